@@ -1,0 +1,199 @@
+"""The one exception tree, used on both sides of the queue; grouped by what happens next.
+
+ModerationError
+├── InvalidInput                  the caller's fault: the upload is rejected with `code`
+│   ├── InvalidUpload             a malformed id, image reference, region or priority
+│   ├── ImageMissing              nothing is stored under the reference
+│   ├── ImageTooLarge             more bytes than the limit
+│   ├── ImageBomb                 more pixels, frames or decoded bytes than the limit
+│   ├── UnsupportedImage          not one of the formats on the allow-list
+│   ├── CorruptImage              damaged, truncated or empty
+│   └── ImageTooSlow              decoding took longer than the limit
+├── Transient                     retried with backoff, then a dead letter
+│   ├── StorageUnavailable        the image store or Redis does not answer
+│   ├── ProviderUnavailable       a review provider is down, slow or overloaded
+│   │   └── ProviderRateLimited   a review provider says: too many requests
+│   ├── ProviderAnswerUnknown     a review provider's answer is not understood
+│   ├── CallbackFailed            the web tier did not answer 2xx
+│   └── QueueFull                 the backlog is above its limit; the caller tries again later
+├── Permanent                     a dead letter at once, or `held` where a person can decide
+│   ├── InferenceFailed           the model rejected a picture that decoded well
+│   ├── ProviderRejectedImage     a review provider will never judge this picture: held
+│   ├── ProviderMisconfigured     bad key, not activated, no quota: opens the breaker, alarms
+│   ├── CallbackRefused           410 Gone, or a blocked address
+│   └── WorkerKilled              the worker process died with this upload in its hands, again
+└── UnknownUpload                 no record under this id
+
+ConfigurationError                outside the tree on purpose: refuses to start, never retried
+├── BundleError                   a model bundle is missing, incomplete or altered
+└── PolicyError                   a policy file is unreadable or contradicts itself
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModerationError(Exception):
+    """Base of every error that a single upload or request can cause."""
+
+    #: Stable, machine-readable name; written into records, dead letters and API answers.
+    code: ClassVar[str] = "error"
+
+
+class InvalidInput(ModerationError):
+    """Raised when what the caller gave can never be moderated."""
+
+    code = "invalid"
+
+
+class InvalidUpload(InvalidInput):
+    """Raised when an upload id, image reference, region or priority is malformed."""
+
+    code = "invalid_upload"
+
+    def __init__(self, message: str, *, field: str = "upload_id") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ImageMissing(InvalidInput):
+    """Raised when nothing is stored under an image reference."""
+
+    code = "missing"
+
+
+class ImageTooLarge(InvalidInput):
+    """Raised when an image has more bytes than allowed."""
+
+    code = "too_large"
+
+
+class ImageBomb(InvalidInput):
+    """Raised when an image would decode to more pixels or frames than allowed."""
+
+    code = "too_many_pixels"
+
+
+class UnsupportedImage(InvalidInput):
+    """Raised when the content is not one of the image formats on the allow-list."""
+
+    code = "unsupported"
+
+
+class CorruptImage(InvalidInput):
+    """Raised when an image is damaged, truncated or empty."""
+
+    code = "damaged"
+
+
+class ImageTooSlow(InvalidInput):
+    """Raised when an image could not be decoded within the time allowed."""
+
+    code = "too_slow"
+
+
+class Transient(ModerationError):
+    """Raised when the same step may succeed later."""
+
+    code = "transient"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageUnavailable(Transient):
+    """Raised when the image store or Redis does not answer."""
+
+    code = "storage_unavailable"
+
+
+class ProviderUnavailable(Transient):
+    """Raised when a review provider is down, slow or overloaded."""
+
+    code = "provider_unavailable"
+
+
+class ProviderRateLimited(ProviderUnavailable):
+    """Raised when a review provider asks for fewer requests."""
+
+    code = "provider_rate_limited"
+
+
+class ProviderAnswerUnknown(Transient):
+    """Raised when a review provider answers something that is not understood."""
+
+    code = "provider_answer_unknown"
+
+
+class CallbackFailed(Transient):
+    """Raised when the web tier does not answer a callback with 2xx."""
+
+    code = "callback_failed"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+
+
+class QueueFull(Transient):
+    """Raised when the backlog is above its limit; nothing was accepted."""
+
+    code = "queue_full"
+
+
+class Permanent(ModerationError):
+    """Raised when trying again cannot help."""
+
+    code = "permanent"
+
+
+class InferenceFailed(Permanent):
+    """Raised when the model rejects a picture that decoded well."""
+
+    code = "inference_failed"
+
+
+class ProviderRejectedImage(Permanent):
+    """Raised when a review provider will never judge this picture; a person must."""
+
+    code = "provider_rejected_image"
+
+
+class ProviderMisconfigured(Permanent):
+    """Raised when a review provider refuses us: bad key, not activated, no quota left."""
+
+    code = "provider_misconfigured"
+
+
+class CallbackRefused(Permanent):
+    """Raised when a callback can never be delivered: 410 Gone, or a blocked address."""
+
+    code = "callback_refused"
+
+
+class WorkerKilled(Permanent):
+    """Raised when the worker process died several times with this upload in its hands."""
+
+    code = "worker_killed"
+
+
+class UnknownUpload(ModerationError):
+    """Raised when no record exists under an upload id."""
+
+    code = "unknown_upload"
+
+
+class ConfigurationError(Exception):
+    """Raised when the program cannot start as configured; the message says what to change."""
+
+
+class BundleError(ConfigurationError):
+    """Raised when a model bundle is missing, incomplete or altered."""
+
+
+class PolicyError(ConfigurationError):
+    """Raised when a policy file is unreadable or contradicts itself."""

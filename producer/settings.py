@@ -1,0 +1,187 @@
+"""Every setting that both sides of the queue read, from `AVATARMOD_*` environment variables.
+
+Read once by an entry point and passed down; nothing else looks at the environment. Secrets may also
+come as files named like the variable (Docker and systemd style) from `AVATARMOD_SECRETS_FOLDER`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import platformdirs
+import pydantic
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from producer.contract import Region
+from producer.errors import ConfigurationError
+
+ENV_PREFIX = "AVATARMOD_"
+
+#: A comma-separated list in the environment.
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+def split_commas(value: Any) -> Any:
+    """Turn `a, b` into `("a", "b")`; leave sequences as they are."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class Settings(BaseSettings):
+    """What the producer needs; every field has a default that works on a laptop."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://, rediss:// or unix:// address of Redis 6.2+ or Valkey; "
+        "empty: an embedded Valkey is started.",
+    )
+    namespace: str = Field(
+        "avatarmod",
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
+        description="First part of every Redis key, so that several services can share one Redis.",
+    )
+    data_folder: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("avatarmod"),
+        description="Where the embedded Valkey, the ledger and uploaded images are kept.",
+    )
+    image_store: str = Field(
+        "",
+        description="Where images without a reference of their own lie: a folder or "
+        "s3://bucket/prefix; empty: `images` in the data folder.",
+    )
+    s3_endpoint_url: str = Field("", description="Endpoint of an S3-compatible store; empty: AWS.")
+    s3_region: str = Field("us-east-1", description="Region of the S3 store.")
+    s3_access_key_id: SecretStr | None = Field(
+        None, description="S3 key id; empty: boto3's own search."
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="S3 secret key.")
+    max_image_bytes: int = Field(
+        10 * 2**20, gt=0, description="Larger images are rejected before they are read in full."
+    )
+    image_timeout_s: float = Field(
+        10.0, gt=0, description="Longest time to fetch one image from S3 or https, in seconds."
+    )
+    private_networks: CommaList = Field(
+        (),
+        description="Comma-separated networks that image and callback URLs may reach although they "
+        "are private, for example 10.1.0.0/16.",
+    )
+    callback_url: str = Field("", description="Where verdicts are posted; empty: poll instead.")
+    callback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated whsec_... secrets; every callback is signed with all of them, "
+        "so that one can be rotated.",
+    )
+    callback_allowed_urls: CommaList = Field(
+        (), description="Comma-separated URL prefixes that an upload may name as its own callback."
+    )
+    default_region: Region = Field(
+        Region.DOMESTIC, description="Region of an upload that names none: domestic or overseas."
+    )
+    max_backlog: int = Field(
+        100_000, gt=0, description="Undecided uploads above which enqueue refuses (HTTP 503)."
+    )
+    record_ttl_s: float = Field(
+        30 * 86400.0, gt=0, description="How long a final record is kept, in seconds."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="json, text, or auto: text on a terminal and json elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+
+    _split = field_validator("private_networks", "callback_allowed_urls", mode="before")(
+        split_commas
+    )
+
+    @field_validator("callback_secrets", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: Any) -> Any:
+        return split_commas(value)
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(
+                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss:// or unix://"
+            )
+        return value
+
+    @field_validator("private_networks", mode="after")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; write a network such as 10.1.0.0/16") from error
+        return value
+
+    @field_validator("callback_url", mode="after")
+    @classmethod
+    def _check_callback_url(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError("write a full address such as https://example.org/avatar-verdict")
+        return value
+
+    @field_validator("callback_secrets", mode="after")
+    @classmethod
+    def _check_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        import base64
+        import binascii
+
+        for secret in value:
+            text = secret.get_secret_value()
+            try:
+                length = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+            except binascii.Error:
+                length = 0
+            if not text.startswith("whsec_") or not 24 <= length <= 64:
+                raise ValueError(
+                    "each secret is whsec_ followed by 24 to 64 bytes in base64; make one with: "
+                    "echo whsec_$(openssl rand -base64 32)"
+                )
+        return value
+
+    @property
+    def image_folder(self) -> str:
+        """Where images without a reference of their own lie: a folder or an s3:// prefix."""
+        return self.image_store or str(self.data_folder / "images")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
+    """Read the environment once.
+
+    Raises:
+        ConfigurationError: a variable cannot be read; names every such variable, what is wrong
+            with it and never its value (it may be a secret).
+    """
+    secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER")
+    try:
+        return kind(_secrets_dir=secrets_folder, **overrides)
+    except pydantic.ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = ENV_PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
+            field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+            hint = f" ({field.description})" if field and field.description else ""
+            lines.append(f"{name}: {problem['msg']}{hint}")
+        raise ConfigurationError("these settings cannot be used:\n  " + "\n  ".join(lines)) from None

@@ -1,0 +1,1 @@
+"""Downstream of the queue: claim uploads, decode, score, decide, review, call back."""

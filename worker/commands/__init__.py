@@ -1,0 +1,1 @@
+"""The `avatarmod` subcommands that need the worker; imported only when one is used."""
