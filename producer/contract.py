@@ -153,6 +153,8 @@ class Avatar:
     raw_score: float | None = None
     probability: float | None = None
     style: str = ""
+    #: Index of the animation frame that scored worst; 0 for a still picture.
+    frame: int = 0
     bundle: str = ""
     policy: str = ""
     decided_by: str = ""
@@ -195,6 +197,7 @@ class Avatar:
             raw_score=_optional_float(fields.get("raw_score")),
             probability=_optional_float(fields.get("probability")),
             style=fields.get("style", ""),
+            frame=int(fields.get("frame", 0)),
             bundle=fields.get("bundle", ""),
             policy=fields.get("policy", ""),
             decided_by=fields.get("decided_by", ""),
