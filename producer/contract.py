@@ -160,6 +160,8 @@ class Avatar:
     decided_by: str = ""
     reason: str = ""
     attempts: int = 0
+    #: Review providers asked so far, comma-separated.
+    tried: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
     schema: int = SCHEMA_VERSION
@@ -203,6 +205,7 @@ class Avatar:
             decided_by=fields.get("decided_by", ""),
             reason=fields.get("reason", ""),
             attempts=int(fields.get("attempts", 0)),
+            tried=fields.get("tried", ""),
             created_at=float(fields.get("created_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),
             schema=int(fields.get("schema", SCHEMA_VERSION)),

@@ -79,6 +79,13 @@ class ImageStore(Protocol):
             StorageUnavailable: the store does not take them.
         """
 
+    def remove(self, name: str) -> None:
+        """Delete what is under a name; nothing happens when it is gone already.
+
+        Raises:
+            StorageUnavailable: the store does not delete it.
+        """
+
 
 def _too_large(limit_bytes: int) -> ImageTooLarge:
     return ImageTooLarge(f"the image has more than {limit_bytes} bytes, the configured limit")
@@ -125,6 +132,13 @@ class FolderStore:
                     raise
         except OSError as error:
             raise StorageUnavailable(f"cannot write {name!r}: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """See `ImageStore.remove`."""
+        try:
+            self._inside(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"cannot delete {name!r}: {error.strerror}") from error
 
     def _inside(self, name: str) -> Path:
         folder = self._folder.resolve()
@@ -176,6 +190,17 @@ class S3Store:
                 f"bucket {self._bucket!r} does not take {name!r}: {type(error).__name__}"
             ) from error
 
+    def remove(self, name: str) -> None:
+        """See `ImageStore.remove`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageUnavailable(
+                f"bucket {self._bucket!r} does not delete {name!r}: {type(error).__name__}"
+            ) from error
+
 
 class Images:
     """Resolves references; safe to share between threads."""
@@ -204,6 +229,10 @@ class Images:
         """Keep bytes in the default store; returns the reference to enqueue."""
         self._default.put(name, data)
         return name
+
+    def remove(self, name: str) -> None:
+        """Forget what `put` kept; nothing happens when it is gone already."""
+        self._default.remove(name)
 
     def close(self) -> None:
         """Close the connections."""

@@ -28,9 +28,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -48,6 +50,11 @@ LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 #: Seconds that a doorbell keeps others from ringing; a lost message costs this and one tick.
 BELL_S = 2
+
+#: Seconds that a decided outcome waits for Redis to come back.
+PATIENCE_S = 120.0
+
+T = TypeVar("T")
 
 #: States with an index, because somebody still has to act on them.
 OPEN_STATES = tuple(state for state in AvatarState if state not in FINAL_STATES)
@@ -458,6 +465,24 @@ class Store:
 
     def _due(self, line: str, lane: Priority) -> str:
         return self.key("due", line, lane)
+
+
+def write_patiently(
+    write: Callable[[], T], stop: threading.Event, patience_s: float = PATIENCE_S
+) -> T:
+    """Write an outcome that is already decided, waiting for Redis to come back.
+
+    Raises:
+        redis.RedisError: it did not, or `stop` was set; the lease runs out and the step is redone.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return write()
+        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+            if stop.is_set() or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.25)
 
 
 def public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:

@@ -17,31 +17,26 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import redis
 import structlog
 
 from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
-from producer.dead_letters import DeadLetter
-from producer.errors import InferenceFailed, ModerationError, WorkerKilled
-from producer.store import Advanced, Lease, Store, Transition
+from producer.errors import InferenceFailed, WorkerKilled
+from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from worker import retry
+from worker.outcomes import Outcomes
 from worker.policy import Judgement, Policy, ViewScore, judge
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 #: Decoded pictures that may wait for the model; bounds memory together with the fetch threads.
 READY_AHEAD = 4
 
 #: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
 LOW_WATER = 8
-
-#: Seconds to go on trying to write what is already decided while Redis is away.
-PERSIST_FOR_S = 120.0
 
 
 class View(Protocol):
@@ -86,7 +81,6 @@ class BatchKnobs:
     batch_wait_s: float
     lease_s: float
     fetch_threads: int
-    callback_url: str
     bundle_id: str
 
 
@@ -108,6 +102,7 @@ class ModerateDrain:
 
     Args:
         store: where uploads are claimed and verdicts written.
+        outcomes: what happens after an error.
         fetch: image reference and upload id to bytes.
         decoder: bytes to views, in a child process.
         engine: views to scores.
@@ -121,6 +116,7 @@ class ModerateDrain:
         self,
         *,
         store: Store,
+        outcomes: Outcomes,
         fetch: Callable[[str, str], bytes],
         decoder: Decoder,
         engine: Engine,
@@ -130,6 +126,7 @@ class ModerateDrain:
         knobs: BatchKnobs,
     ) -> None:
         self._store = store
+        self._outcomes = outcomes
         self._fetch = fetch
         self._decoder = decoder
         self._engine = engine
@@ -285,7 +282,14 @@ class _Run:
                     raise prepared.error
                 transitions.append(self._decide(prepared, scores))
             except Exception as error:  # noqa: BLE001 - the edge of one upload
-                change = self._after_error(prepared, error)
+                change = self._o._outcomes.after_error(
+                    prepared.avatar,
+                    Stage.MODERATE,
+                    error,
+                    token=self._o._token,
+                    stop=self._stop,
+                    sha256=prepared.sha256,
+                )
                 if change is not None:
                     transitions.append(change)
         self._commit(transitions)
@@ -409,82 +413,16 @@ class _Run:
             leaves=Stage.MODERATE,
             enters=enters,
             detail={**fields, **detail, "waited_s": self._waited_s(prepared)},
-            callback_url=avatar.callback_url or self._knobs.callback_url,
+            callback_url=self._o._outcomes.callback_url(avatar),
         )
 
     def _waited_s(self, prepared: Prepared) -> float:
         return round(time.monotonic() - prepared.started_s, 4)
 
-    def _after_error(self, prepared: Prepared, error: BaseException) -> Transition | None:
-        """Reject, retry or bury one upload; a retry is written here and gives None."""
-        avatar = prepared.avatar
-        attempt = avatar.attempts + 1
-        decision = retry.decide(
-            error, stage=Stage.MODERATE, attempt=attempt, random=random.random
-        )
-        if not isinstance(error, ModerationError):
-            log.error("unexpected_error", upload_id=avatar.upload_id, exc_info=error)
-        if isinstance(decision, retry.Retry):
-            log.info(
-                "upload_retried",
-                upload_id=avatar.upload_id,
-                error=type(error).__name__,
-                attempt=attempt,
-                delay_s=round(decision.delay_s, 2),
-            )
-            _persist(
-                lambda: self._store.put_back(
-                    Stage.MODERATE,
-                    avatar.upload_id,
-                    token=self._o._token,
-                    priority=avatar.priority,
-                    delay_s=decision.delay_s,
-                    fields={"attempts": str(attempt)},
-                ),
-                self._stop,
-            )
-            return None
-        callback_url = avatar.callback_url or self._knobs.callback_url
-        if isinstance(decision, retry.Reject):
-            fields = {"reason": decision.code, "decided_by": "rule"}
-            if prepared.sha256:
-                fields["sha256"] = prepared.sha256
-            return Transition(
-                avatar=avatar,
-                to=AvatarState.REJECTED,
-                fields=fields,
-                leaves=Stage.MODERATE,
-                detail={**fields, "message": str(error)[:200]},
-                callback_url=callback_url,
-            )
-        now = self._store.now()
-        letter = DeadLetter.of(
-            avatar.upload_id,
-            Stage.MODERATE,
-            error,
-            attempts=attempt,
-            first_failed_at=avatar.created_at,
-            now=now,
-        )
-        log.error(
-            "upload_dead_lettered",
-            upload_id=avatar.upload_id,
-            error=letter.error,
-            reason=decision.reason,
-            attempts=attempt,
-        )
-        return Transition(
-            avatar=avatar,
-            to=AvatarState.DEAD,
-            fields={"reason": decision.reason},
-            leaves=Stage.MODERATE,
-            detail={"error": letter.error, "message": letter.message},
-            callback_url=callback_url,
-            bury=letter.to_dict(),
-        )
-
     def _commit(self, transitions: list[Transition]) -> None:
-        results: list[Advanced] = _persist(lambda: self._store.advance(transitions), self._stop)
+        results: list[Advanced] = write_patiently(
+            lambda: self._store.advance(transitions), self._stop
+        )
         for transition, result in zip(transitions, results, strict=True):
             if result.applied:
                 self._decided += 1
@@ -531,19 +469,3 @@ def _view_count(prepared: Prepared) -> int:
     if prepared.error is not None or prepared.known is not None or prepared.picture.flat:
         return 0
     return len(prepared.picture.views)
-
-
-def _persist(write: Callable[[], T], stop: threading.Event) -> T:
-    """Write what is already decided, waiting for Redis to come back for up to two minutes.
-
-    Raises:
-        redis.RedisError: it did not; the leases run out and the uploads are decided again.
-    """
-    deadline_s = time.monotonic() + PERSIST_FOR_S
-    while True:
-        try:
-            return write()
-        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
-            if time.monotonic() > deadline_s or stop.is_set():
-                raise
-            time.sleep(0.25)

@@ -46,7 +46,9 @@ def body(entry: CallbackEntry) -> str:
     )
 
 
-def sign(entry_id: str, payload: str, secrets: Sequence[SecretStr], now: datetime) -> dict[str, str]:
+def sign(
+    entry_id: str, payload: str, secrets: Sequence[SecretStr], now: datetime
+) -> dict[str, str]:
     """The three headers; the signature has one part per secret, so that secrets can be rotated."""
     signatures = [Webhook(s.get_secret_value()).sign(entry_id, now, payload) for s in secrets]
     return {

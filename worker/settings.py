@@ -28,6 +28,13 @@ class WorkerSettings(Settings):
         description="How long a worker may keep an upload without a sign of life, in seconds.",
     )
 
+    fetch_threads: int = Field(
+        8, ge=1, le=64, description="Images fetched at the same time, ahead of the model."
+    )
+    moderate_processes: int = Field(
+        1, ge=0, le=64, description="Moderate workers that `avatarmod up` starts."
+    )
+
     # -- engine --------------------------------------------------------------------------------
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
@@ -65,4 +72,13 @@ class WorkerSettings(Settings):
     # -- callback ------------------------------------------------------------------------------
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
+    )
+    callback_threads: int = Field(
+        8, ge=1, le=64, description="Callbacks on their way at the same time, in one process."
+    )
+    callback_concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Callbacks on their way to one endpoint at the same time, in all processes.",
     )

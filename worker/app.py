@@ -1,0 +1,212 @@
+"""Composition root of a worker process: settings in, a running Celery worker out.
+
+Two roles: `moderate` holds the model, `io` does the slow network calls (review and callback), so that
+neither waits for the other. Everything is built here and passed down; a part that cannot be built
+stops the process before it takes any work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from celery import Celery
+from celery.signals import worker_ready, worker_shutting_down
+
+from producer.connect import connect_store, find_redis_url, make_celery
+from producer.contract import Region, Stage
+from producer.http_guard import parse_networks
+from producer.images import Images
+from producer.logs import configure_logging
+from producer.store import Store, callback_line
+from worker.batch import BatchKnobs, ModerateDrain
+from worker.callback import CallbackSender
+from worker.drain import LineDrain
+from worker.outcomes import Outcomes
+from worker.policy import load_policy
+from worker.settings import WorkerSettings
+from worker.sweeper import Sweeper
+from worker.tasks import CallbackStep, Doorbell, register
+
+log = structlog.get_logger()
+
+Role = Literal["moderate", "io"]
+
+#: Stages of each role; also the Celery queues it listens to.
+ROLES: dict[Role, tuple[Stage, ...]] = {
+    "moderate": (Stage.MODERATE,),
+    "io": (Stage.REVIEW, Stage.CALLBACK),
+}
+
+#: Set by `avatarmod up` for its children, so that they stop when it is killed.
+SUPERVISED = "AVATARMOD_SUPERVISED"
+
+
+class Worker:
+    """One worker process of a role, from its parts to its end."""
+
+    def __init__(self, role: Role, settings: WorkerSettings) -> None:
+        self.role = role
+        self.settings = settings
+        self.stop = threading.Event()
+        self.store = connect_store(settings)
+        self.celery = make_celery(settings, find_redis_url(settings))
+        self.images = Images(settings)
+        self.outcomes = Outcomes(self.store, settings.callback_url)
+        self.facts: dict[str, Any] = {}
+        self._closers: list[Callable[[], object]] = [self.images.close]
+        build = self._build_moderate if role == "moderate" else self._build_io
+        register(self.celery, build())
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _build_moderate(self) -> dict[Stage, Doorbell]:
+        from worker.bundle import Bundle
+        from worker.engine import Engine
+
+        settings = self.settings
+        bundle = Bundle.load(settings.bundle, settings.models_folder)
+        policy = load_policy(settings.policy_file)
+        engine = Engine(
+            bundle,
+            execution_providers=settings.execution_providers,
+            threads=settings.threads,
+            micro_batch=settings.micro_batch,
+            max_rss_mb=settings.max_rss_mb,
+        )
+        self.facts |= {**engine.description, "policy": policy.version}
+        decoder = self._make_decoder(bundle.input)
+        drain = ModerateDrain(
+            store=self.store,
+            outcomes=self.outcomes,
+            fetch=self.images.fetch,
+            decoder=decoder,
+            engine=engine,
+            policy=policy,
+            drawn_probability=self._make_style(),
+            has_reviewers=self._has_reviewers,
+            knobs=BatchKnobs(
+                batch_size=settings.batch_size,
+                batch_wait_s=settings.batch_wait_s,
+                lease_s=settings.lease_s,
+                fetch_threads=settings.fetch_threads,
+                bundle_id=bundle.id,
+            ),
+        )
+        self._closers += [drain.close, decoder.close]
+        return {Stage.MODERATE: Doorbell(self.store, Stage.MODERATE, drain, self.stop)}
+
+    def _build_io(self) -> dict[Stage, Doorbell]:
+        settings = self.settings
+        sender = CallbackSender(
+            settings.callback_secrets,
+            allowed=parse_networks(settings.private_networks),
+            timeout_s=settings.callback_timeout_s,
+        )
+        callback_drain = LineDrain(
+            store=self.store,
+            lines=lambda: [callback_line(name) for name in self.store.endpoints()],
+            handle=CallbackStep(self.store, sender, self.stop).handle,
+            threads=settings.callback_threads,
+            lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
+            most_leased=settings.callback_concurrency,
+        )
+        self._closers += [callback_drain.close, sender.close]
+        return {
+            Stage.CALLBACK: Doorbell(self.store, Stage.CALLBACK, callback_drain, self.stop),
+        }
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit code."""
+        name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        sweeper = Sweeper(
+            store=self.store,
+            celery=self.celery,
+            name=name,
+            facts=lambda: self._sign_of_life(name),
+            stop=self.stop,
+        )
+
+        def on_ready(**_: object) -> None:
+            sweeper.tick()
+            sweeper.start()
+            log.info("worker_ready", **self.facts)
+
+        def on_shutdown(**_: object) -> None:
+            self.stop.set()
+
+        worker_ready.connect(on_ready, weak=False)
+        worker_shutting_down.connect(on_shutdown, weak=False)
+        stages = ROLES[self.role]
+        try:
+            self.celery.worker_main(
+                [
+                    "worker",
+                    "--queues=" + ",".join(stages),
+                    "--pool=threads",
+                    f"--concurrency={2 * len(stages)}",
+                    f"--hostname={name}",
+                    "--loglevel=WARNING",
+                    "--without-gossip",
+                    "--without-mingle",
+                    "--without-heartbeat",
+                    "--quiet",
+                ]
+            )
+        except SystemExit as error:
+            return int(error.code or 0)
+        finally:
+            self.stop.set()
+            for close in self._closers:
+                close()
+        return 0
+
+    def _sign_of_life(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "role": self.role,
+            "stages": ROLES[self.role],
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": importlib.metadata.version("avatar-moderation"),
+            "at": self.store.now(),
+            **self.facts,
+        }
+
+
+def run_worker(role: Role, settings: WorkerSettings) -> int:
+    """Build and run one worker process; returns its exit code."""
+    configure_logging(settings, role)
+    if os.environ.get(SUPERVISED):
+        die_with_parent()
+    return Worker(role, settings).run()
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the supervisor dies (Linux; elsewhere nothing happens).
+
+    Source: prctl(2), PR_SET_PDEATHSIG is 1.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def signs_of_life(store: Store) -> list[dict[str, Any]]:
+    """What every living worker process said last."""
+    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
+    values: list[Any] = store.redis.mget(keys) if keys else []  # type: ignore[assignment]
+    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))
+
+
+__all__ = ["ROLES", "Celery", "Region", "Worker", "run_worker", "signs_of_life"]
