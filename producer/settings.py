@@ -184,4 +184,6 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
             hint = f" ({field.description})" if field and field.description else ""
             lines.append(f"{name}: {problem['msg']}{hint}")
-        raise ConfigurationError("these settings cannot be used:\n  " + "\n  ".join(lines)) from None
+        raise ConfigurationError(
+            "these settings cannot be used:\n  " + "\n  ".join(lines)
+        ) from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from producer.settings import Settings
+from producer.settings import CommaList, Settings, split_commas
 
 
 class WorkerSettings(Settings):
@@ -18,7 +18,10 @@ class WorkerSettings(Settings):
         32, ge=1, le=256, description="Most uploads taken from the queue at once."
     )
     batch_wait_s: float = Field(
-        0.05, ge=0, le=5, description="How long a batch that is not full waits for more, in seconds."
+        0.05,
+        ge=0,
+        le=5,
+        description="How long a batch that is not full waits for more, in seconds.",
     )
     lease_s: float = Field(
         30.0,
@@ -31,6 +34,25 @@ class WorkerSettings(Settings):
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
     )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
+    execution_providers: CommaList = Field(
+        ("CPUExecutionProvider",),
+        description="Comma-separated ONNX Runtime execution providers, in order of preference; one "
+        "that is absent refuses to start.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of one inference; empty: the CPUs this process may use."
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, le=256, description="Pictures in one inference; empty: measured at start-up."
+    )
+    max_rss_mb: int | None = Field(
+        None,
+        ge=64,
+        description="Resident memory that the measured micro-batch must not pass, in MiB; empty: "
+        "no limit.",
+    )
+
+    _split_providers = field_validator("execution_providers", mode="before")(split_commas)
 
     # -- decode --------------------------------------------------------------------------------
     max_pixels: int = Field(
