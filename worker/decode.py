@@ -1,8 +1,8 @@
 """Hostile bytes -> pixels, at arm's length: every file is decoded in a child process.
 
 `Decoder` owns the children. It hands a file over a socket, waits for the pixels and reads the
-answer as data only. A child that crashes, hangs or asks for too much memory is replaced; the file is
-tried once more in a fresh child, so that what one file left behind never costs the next one its
+answer as data only. A child that crashes, hangs or asks for too much memory is replaced; the file
+is tried once more in a fresh child, so that what one file left behind never costs the next one its
 avatar, and is then refused. Nothing that a file does reaches the worker itself.
 """
 

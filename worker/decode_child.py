@@ -2,7 +2,7 @@
 
 Reads requests from a socket and answers each with JSON and raw pixels, never with pickles: what a
 broken codec may have taken over must not be trusted by the worker. It ends when the socket closes,
-when its parent is gone, and by the kernel's hand when a file takes more processor time than allowed.
+when its parent is gone, and by the kernel's hand when a file takes too much processor time.
 Imports neither onnxruntime nor Celery.
 """
 

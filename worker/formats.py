@@ -1,4 +1,4 @@
-"""What a file says it is, read from its bytes without decoding a pixel, and the limits it must keep.
+"""What a file says it is, read from its bytes without decoding a pixel, and what it may cost.
 
 `declare` names the format by content, walks the file's structure to its end and refuses what is
 truncated, not on the allow-list or larger than `DecodeLimits`, before anything is allocated for it.
