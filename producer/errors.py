@@ -11,6 +11,7 @@ ModerationError
 │   └── ImageTooSlow              decoding took longer than the limit
 ├── Transient                     retried with backoff, then a dead letter
 │   ├── StorageUnavailable        the image store or Redis does not answer
+│   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
 │   │   └── ProviderRateLimited   a review provider says: too many requests
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
@@ -107,6 +108,12 @@ class StorageUnavailable(Transient):
     """Raised when the image store or Redis does not answer."""
 
     code = "storage_unavailable"
+
+
+class DecoderUnavailable(Transient):
+    """Raised when no decoding process can be started or kept alive; the picture is not at fault."""
+
+    code = "decoder_unavailable"
 
 
 class ProviderUnavailable(Transient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -61,6 +62,36 @@ class WorkerSettings(Settings):
     _split_providers = field_validator("execution_providers", mode="before")(split_commas)
 
     # -- decode --------------------------------------------------------------------------------
+    max_pixels: int = Field(
+        50_000_000, gt=0, description="Most pixels of a picture or of one frame, as declared."
+    )
+    max_side_px: int = Field(16_384, gt=0, description="Longest side, in pixels.")
+    max_aspect_ratio: float = Field(
+        16.0, ge=1, description="Most times that a picture may be longer than wide, or the reverse."
+    )
+    max_frames: int = Field(1_000, gt=0, description="Most frames that an animation may have.")
+    max_total_pixels: int = Field(
+        300_000_000, gt=0, description="Most pixels of all frames of an animation together."
+    )
+    decode_timeout_s: float = Field(
+        5.0, gt=0, description="Longest processor time to decode one picture, in seconds."
+    )
+    decode_memory_bytes: int = Field(
+        512 * 2**20, ge=64 * 2**20, description="Most memory that decoding one picture may take."
+    )
+    scored_frames: int = Field(
+        8, ge=1, le=32, description="Most frames of an animation that are scored."
+    )
+    served_crop: Literal["none", "square", "round", "both"] = Field(
+        "none",
+        description="Also score the centre square, or the circle in it, as the site shows it.",
+    )
+    pad_to_square: bool = Field(
+        False, description="Pad pictures to a square instead of the model's own resize rule."
+    )
+    flat_rule: bool = Field(
+        True, description="Approve single colours, letter tiles and identicons without the model."
+    )
 
     # -- policy --------------------------------------------------------------------------------
     policy_file: Path | None = Field(
