@@ -12,7 +12,8 @@ ModerationError
 ├── Transient                     retried with backoff, then a dead letter
 │   ├── StorageUnavailable        the image store or Redis does not answer
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
-│   │   └── ProviderRateLimited   a review provider says: too many requests
+│   │   ├── ProviderRateLimited   a review provider says: too many requests
+│   │   └── ProviderSilent        a review provider was asked and did not answer in time
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
 │   ├── CallbackFailed            the web tier did not answer 2xx
 │   └── QueueFull                 the backlog is above its limit; the caller tries again later
@@ -119,6 +120,12 @@ class ProviderRateLimited(ProviderUnavailable):
     """Raised when a review provider asks for fewer requests."""
 
     code = "provider_rate_limited"
+
+
+class ProviderSilent(ProviderUnavailable):
+    """Raised when a review provider was asked and did not answer in time; it may bill the call."""
+
+    code = "provider_silent"
 
 
 class ProviderAnswerUnknown(Transient):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from producer.settings import Settings
+from worker.review.settings import ReviewSettings
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(ReviewSettings):
     """What the workers need; every field has a default that works on a laptop."""
 
     # -- batch ---------------------------------------------------------------------------------
@@ -39,6 +39,7 @@ class WorkerSettings(Settings):
     )
 
     # -- review --------------------------------------------------------------------------------
+    # About a hundred fields, inherited from `worker/review/settings.py`.
 
     # -- callback ------------------------------------------------------------------------------
     callback_timeout_s: float = Field(
