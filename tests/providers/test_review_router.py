@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 import time
+import zoneinfo
 
 import pytest
 import redis
@@ -22,12 +24,12 @@ from producer.errors import (
 )
 from tests.providers.support import (
     PREFIX,
+    ScriptedProvider,
     ask,
     build,
     settings,
     sha,
-    valkey,  # noqa: F401
-    valkey_server,  # noqa: F401
+    tiny_jpeg,
 )
 from worker.review.answers import Answered, Approve, GiveUp, Hold, Wait
 from worker.review.router import Router
@@ -377,9 +379,6 @@ class TestBudget:
         """The day's key carries the date in the budget's zone."""
         router, _ = build(valkey, {"tencent": approve}, review_budget_timezone="Pacific/Kiritimati")
         ask(router, "a")
-        import datetime
-        import zoneinfo
-
         today = datetime.datetime.now(zoneinfo.ZoneInfo("Pacific/Kiritimati")).date()
         assert valkey.keys(f"{PREFIX}review:day:*") == [f"{PREFIX}review:day:{today}"]
 
@@ -458,7 +457,6 @@ class TestBreaker:
         router, _ = build(valkey, {"tencent": answer})
         ask(router, "a")
         state["up"] = True
-        from tests.providers.support import tiny_jpeg
 
         router.check("tencent", tiny_jpeg())
         assert router.status()[0].state == "ready"
@@ -471,16 +469,12 @@ class TestBorders:
         config = settings(
             review_domestic="huggingface", huggingface_token="hf_x", huggingface_endpoint=""
         )
+        provider = ScriptedProvider(config, approve, name="huggingface", home=Region.OVERSEAS)
         with pytest.raises(ConfigurationError, match="domestic:huggingface"):
-            from tests.providers.support import ScriptedProvider
-
-            provider = ScriptedProvider(config, approve, name="huggingface", home=Region.OVERSEAS)
             Router(config, valkey, PREFIX, providers={"huggingface": provider})
 
     def test_an_explicit_crossing_is_allowed(self, valkey: redis.Redis) -> None:
         """The operator's word opens exactly one pair."""
-        from tests.providers.support import ScriptedProvider
-
         config = settings(review_domestic="huggingface", review_cross_border="domestic:huggingface")
         provider = ScriptedProvider(config, approve, name="huggingface", home=Region.OVERSEAS)
         router = Router(config, valkey, PREFIX, providers={"huggingface": provider})
