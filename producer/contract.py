@@ -155,12 +155,14 @@ class Avatar:
     style: str = ""
     #: Index of the animation frame that scored worst; 0 for a still picture.
     frame: int = 0
+    #: What its transparency was put over when it scored worst; empty for an opaque picture.
+    background: str = ""
     bundle: str = ""
     policy: str = ""
     decided_by: str = ""
     reason: str = ""
     attempts: int = 0
-    #: Review providers asked so far, comma-separated.
+    #: Review providers asked so far and what they did, `provider:outcome`, comma-separated.
     tried: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
@@ -200,6 +202,7 @@ class Avatar:
             probability=_optional_float(fields.get("probability")),
             style=fields.get("style", ""),
             frame=int(fields.get("frame", 0)),
+            background=fields.get("background", ""),
             bundle=fields.get("bundle", ""),
             policy=fields.get("policy", ""),
             decided_by=fields.get("decided_by", ""),

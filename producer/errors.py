@@ -13,7 +13,8 @@ ModerationError
 │   ├── StorageUnavailable        the image store or Redis does not answer
 │   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
-│   │   └── ProviderRateLimited   a review provider says: too many requests
+│   │   ├── ProviderRateLimited   a review provider says: too many requests
+│   │   └── ProviderSilent        a review provider was asked and did not answer in time
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
 │   ├── CallbackFailed            the web tier did not answer 2xx
 │   └── QueueFull                 the backlog is above its limit; the caller tries again later
@@ -126,6 +127,12 @@ class ProviderRateLimited(ProviderUnavailable):
     """Raised when a review provider asks for fewer requests."""
 
     code = "provider_rate_limited"
+
+
+class ProviderSilent(ProviderUnavailable):
+    """Raised when a review provider was asked and did not answer in time; it may bill the call."""
+
+    code = "provider_silent"
 
 
 class ProviderAnswerUnknown(Transient):

@@ -30,12 +30,15 @@ from producer.logs import configure_logging
 from producer.store import Store, callback_line
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
+from worker.decode import Decoder, DecodeLimits
 from worker.drain import LineDrain
 from worker.outcomes import Outcomes
+from worker.pixels import InputSpec
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
-from worker.tasks import CallbackStep, Doorbell, register
+from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
+from worker.views import ViewOptions
 
 log = structlog.get_logger()
 
@@ -92,7 +95,7 @@ class Worker:
             decoder=decoder,
             engine=engine,
             policy=policy,
-            drawn_probability=self._make_style(),
+            drawn_probability=lambda view: 1.0,
             has_reviewers=self._has_reviewers,
             knobs=BatchKnobs(
                 batch_size=settings.batch_size,
@@ -122,8 +125,58 @@ class Worker:
         )
         self._closers += [callback_drain.close, sender.close]
         return {
+            Stage.REVIEW: Doorbell(self.store, Stage.REVIEW, self._review_drain(), self.stop),
             Stage.CALLBACK: Doorbell(self.store, Stage.CALLBACK, callback_drain, self.stop),
         }
+
+    def _review_drain(self) -> LineDrain:
+        from worker.bundle import Bundle
+        from worker.review.router import Router
+
+        settings = self.settings
+        # The child that decodes starts with the first gray picture.
+        decoder = self._make_decoder(Bundle.load(settings.bundle, settings.models_folder).input)
+        step = ReviewStep(
+            store=self.store,
+            outcomes=self.outcomes,
+            router=Router(settings, self.store.redis, self.store.prefix),
+            fetch=self.images.fetch,
+            decoder=decoder,
+            stop=self.stop,
+        )
+        drain = LineDrain(
+            store=self.store,
+            lines=lambda: [Stage.REVIEW.value],
+            handle=step.handle,
+            threads=settings.review_threads,
+            lease_s=max(settings.lease_s, 3 * settings.review_timeout_s),
+        )
+        self._closers += [drain.close, decoder.close]
+        return drain
+
+    def _make_decoder(self, spec: InputSpec) -> Decoder:
+        settings = self.settings
+        limits = DecodeLimits(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_pixels,
+            max_side_px=settings.max_side_px,
+            max_aspect_ratio=settings.max_aspect_ratio,
+            max_frames=settings.max_frames,
+            max_total_pixels=settings.max_total_pixels,
+            timeout_s=settings.decode_timeout_s,
+            memory_bytes=settings.decode_memory_bytes,
+        )
+        options = ViewOptions(
+            spec=spec,
+            max_frames=settings.scored_frames,
+            served_crop=settings.served_crop,
+            pad_to_square=settings.pad_to_square,
+            flat_rule=settings.flat_rule,
+        )
+        return Decoder(limits, options)
+
+    def _has_reviewers(self, region: Region) -> bool:
+        return bool(self.settings.route_of(region))
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -208,5 +261,3 @@ def signs_of_life(store: Store) -> list[dict[str, Any]]:
     values: list[Any] = store.redis.mget(keys) if keys else []  # type: ignore[assignment]
     return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))
 
-
-__all__ = ["ROLES", "Celery", "Region", "Worker", "run_worker", "signs_of_life"]

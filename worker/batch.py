@@ -39,24 +39,6 @@ READY_AHEAD = 4
 LOW_WATER = 8
 
 
-class View(Protocol):
-    """One view of a picture, ready for the model; see decode.py."""
-
-    pixels: np.ndarray[Any, Any]
-    frame: int
-
-    @property
-    def label(self) -> str:
-        """Which view it is, in words."""
-
-
-class Picture(Protocol):
-    """What the decoder makes of bytes; see decode.py."""
-
-    views: Sequence[Any]
-    flat: str | None
-
-
 class Decoder(Protocol):
     """Bytes to views; see decode.py."""
 
@@ -321,7 +303,8 @@ class _Run:
                     raw_score=result.raw_score,
                     probability=result.probability,
                     frame=view.frame,
-                    label=view.label,
+                    background=view.background,
+                    crop=view.crop,
                 )
             )
         log.debug(
@@ -363,8 +346,7 @@ class _Run:
 
     def _style_of(self, prepared: Prepared, rows: list[ViewScore]) -> Callable[[ViewScore], float]:
         def drawn(score: ViewScore) -> float:
-            view = prepared.picture.views[rows.index(score)]
-            return self._o._drawn_probability(view)
+            return self._o._drawn_probability(prepared.picture.views[rows.index(score)])
 
         return drawn
 
@@ -381,6 +363,7 @@ class _Run:
         }
         if worst.frame:
             fields["frame"] = str(worst.frame)
+        fields["background"] = worst.background
         return {name: value for name, value in fields.items() if value}
 
     def _remember(self, prepared: Prepared, fields: dict[str, str]) -> None:

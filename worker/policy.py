@@ -13,8 +13,6 @@ The policy file is TOML; its hash is the policy version in every record it decid
     block_from = 0.90
     [animation]
     frames_to_block = 2            # fewer frames over the block cut-off are gray
-    [review]
-    uncertain = "next"             # or "hold": what to do when a provider cannot say
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import json
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from producer.contract import Region, Verdict
 from producer.errors import PolicyError
@@ -62,7 +60,6 @@ class Policy:
     drawn: CutOffs = DRAWN
     regions: tuple[tuple[Region, CutOffs, CutOffs], ...] = ()
     frames_to_block: int = 2
-    uncertain: Literal["next", "hold"] = "next"
 
     @property
     def version(self) -> str:
@@ -91,13 +88,24 @@ class ViewScore:
         raw_score: the model's own number, 0..1.
         probability: calibrated, 0..1.
         frame: index of the animation frame, 0 for a still picture.
-        label: which view it is, in words, for example `frame 3 over black`.
+        background: what its transparency was put over; empty for an opaque picture.
+        crop: `whole`, `square` or `round`.
     """
 
     raw_score: float
     probability: float
     frame: int = 0
-    label: str = ""
+    background: str = ""
+    crop: str = "whole"
+
+    @property
+    def label(self) -> str:
+        """Which view it is, in words, for example `frame 3 over black, round crop`."""
+        over = {"": "", "dropped": ", transparency dropped"}.get(
+            self.background, f" over {self.background}"
+        )
+        crop = "" if self.crop == "whole" else f", {self.crop} crop"
+        return f"frame {self.frame}{over}{crop}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,7 +177,7 @@ def load_policy(path: Path | None) -> Policy:
 
 def parse_policy(data: dict[str, Any], source: str) -> Policy:
     """Build a policy from parsed TOML; see `load_policy`."""
-    _known(data, {"photo", "drawn", "region", "animation", "review"}, source)
+    _known(data, {"photo", "drawn", "region", "animation"}, source)
     photo = _cut_offs(data.get("photo"), PHOTO, f"{source} [photo]")
     drawn = _cut_offs(data.get("drawn"), DRAWN, f"{source} [drawn]")
     regions = []
@@ -188,16 +196,11 @@ def parse_policy(data: dict[str, Any], source: str) -> Policy:
     frames = animation.get("frames_to_block", Policy.frames_to_block)
     if not isinstance(frames, int) or not 1 <= frames <= 8:
         raise PolicyError(f"{source} [animation] frames_to_block is {frames!r}; use 1 to 8")
-    review = _known(data.get("review", {}), {"uncertain"}, f"{source} [review]")
-    uncertain = review.get("uncertain", Policy.uncertain)
-    if uncertain not in ("next", "hold"):
-        raise PolicyError(f'{source} [review] uncertain is {uncertain!r}; use "next" or "hold"')
     return Policy(
         photo=photo,
         drawn=drawn,
         regions=tuple(regions),
         frames_to_block=frames,
-        uncertain=uncertain,
     )
 
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from producer.settings import CommaList, Settings, split_commas
+from producer.settings import CommaList, split_commas
+from worker.review.settings import ReviewSettings
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(ReviewSettings):
     """What the workers need; every field has a default that works on a laptop."""
 
     # -- batch ---------------------------------------------------------------------------------
@@ -99,6 +100,10 @@ class WorkerSettings(Settings):
     )
 
     # -- review --------------------------------------------------------------------------------
+    # The providers' fields are inherited from `worker/review/settings.py`.
+    review_threads: int = Field(
+        4, ge=1, le=64, description="Review providers asked at the same time, in one process."
+    )
 
     # -- callback ------------------------------------------------------------------------------
     callback_timeout_s: float = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import redis
@@ -154,18 +154,141 @@ class CallbackStep:
         )
 
 
-class Router(Protocol):
-    """Chooses a review provider and asks it; see review/router.py."""
+class ReviewStep:
+    """Takes one gray upload one step further with the review providers."""
 
-    def review(
+    def __init__(
         self,
         *,
-        sha256: str,
-        region: Region,
-        jpeg: Callable[[], bytes],
-        probability: float,
-        attempts: int,
-        waiting_since_s: float,
-        tried: Sequence[str],
-    ) -> Any:
-        """An answer: Answered, Wait, Hold or Approve."""
+        store: Store,
+        outcomes: Outcomes,
+        router: Router,
+        fetch: Callable[[str, str], bytes],
+        decoder: Decoder,
+        stop: threading.Event,
+    ) -> None:
+        self._store = store
+        self._outcomes = outcomes
+        self._router = router
+        self._fetch = fetch
+        self._decoder = decoder
+        self._stop = stop
+
+    def handle(self, line: str, lease: Lease, token: str) -> None:
+        """One lease: decided, held, due again later, or a dead letter."""
+        try:
+            avatar = self._store.get(lease.item)
+            if avatar is None or avatar.state != AvatarState.REVIEWING:
+                self._store.drop(line, lease.item, token=token)
+                return
+            try:
+                change = self._step(avatar, lease, token)
+            except redis.RedisError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the edge of one upload
+                change = self._outcomes.after_error(
+                    avatar, Stage.REVIEW, error, token=token, stop=self._stop
+                )
+            if change is not None:
+                self._commit(change)
+        except redis.RedisError as error:
+            log.warning("review_interrupted", upload_id=lease.item, error=type(error).__name__)
+        except Exception:
+            log.exception("review_crashed", upload_id=lease.item)
+
+    def _step(self, avatar: Avatar, lease: Lease, token: str) -> Transition | None:
+        if lease.crashes >= retry.MAX_CRASHES:
+            raise WorkerKilled(
+                f"the worker process died {lease.crashes} times with this upload in its hands"
+            )
+        answer = self._router.review(
+            sha256=avatar.sha256,
+            region=avatar.region,
+            jpeg=lambda: self._jpeg(avatar),
+            probability=1.0 if avatar.probability is None else avatar.probability,
+            attempts=avatar.attempts,
+            waiting_since_s=self._store.now() - avatar.updated_at,
+            tried=[entry for entry in avatar.tried.split(",") if entry],
+        )
+        if isinstance(answer, Wait):
+            self._wait(avatar, answer, token)
+            return None
+        return self._transition(avatar, answer)
+
+    def _jpeg(self, avatar: Avatar) -> bytes:
+        data = self._fetch(avatar.image, avatar.upload_id)
+        return self._decoder.normalise(data, frame=avatar.frame, background=avatar.background)
+
+    def _wait(self, avatar: Avatar, answer: Wait, token: str) -> None:
+        fields = {"tried": ",".join(answer.tried)}
+        if answer.counts_as_attempt:
+            fields["attempts"] = str(avatar.attempts + 1)
+        write_patiently(
+            lambda: self._store.put_back(
+                Stage.REVIEW,
+                avatar.upload_id,
+                token=token,
+                priority=avatar.priority,
+                delay_s=answer.delay_s,
+                fields=fields,
+            ),
+            self._stop,
+        )
+        log.info(
+            "upload_retried",
+            upload_id=avatar.upload_id,
+            stage=Stage.REVIEW.value,
+            why=answer.why,
+            message=answer.detail,
+            delay_s=round(answer.delay_s, 2),
+        )
+
+    def _transition(self, avatar: Avatar, answer: Answer) -> Transition:
+        fields = {"tried": ",".join(answer.tried), "attempts": "0"}
+        detail: dict[str, Any] = {"tried": list(answer.tried)}
+        match answer:
+            case Answered(opinion=opinion):
+                to = (
+                    AvatarState.APPROVED
+                    if opinion.decision == Decision.APPROVE
+                    else AvatarState.BLOCKED
+                )
+                fields |= {
+                    "decided_by": f"review:{opinion.provider}",
+                    "reason": opinion.labels[0][:60] if opinion.labels else opinion.decision.value,
+                }
+                detail |= {"opinions": [opinion.to_dict()], "reused": answer.reused}
+            case Approve():
+                to = AvatarState.APPROVED
+                fields |= {"decided_by": "rule", "reason": answer.reason}
+                detail["message"] = answer.detail
+            case Hold():
+                to = AvatarState.HELD
+                fields["reason"] = answer.reason
+                detail |= {
+                    "message": answer.detail,
+                    "opinions": [opinion.to_dict() for opinion in answer.opinions],
+                }
+            case GiveUp():
+                raise Permanent(f"{type(answer.error).__name__}: {answer.error}") from answer.error
+            case _:
+                raise TypeError(f"the router answered {answer!r}")
+        return Transition(
+            avatar=avatar,
+            to=to,
+            fields=fields,
+            leaves=Stage.REVIEW,
+            detail={**fields, **detail},
+            callback_url=self._outcomes.callback_url(avatar),
+        )
+
+    def _commit(self, change: Transition) -> None:
+        [result] = write_patiently(lambda: self._store.advance([change]), self._stop)
+        if result.applied:
+            log.info(
+                "verdict_reached",
+                upload_id=change.avatar.upload_id,
+                state=change.to.value,
+                reason=change.fields.get("reason", ""),
+                by=change.fields.get("decided_by", ""),
+            )
