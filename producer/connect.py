@@ -80,7 +80,7 @@ def check_redis(client: redis.Redis) -> None:
     options = client.connection_pool.connection_kwargs
     place = options.get("path") or f"{options.get('host')}:{options.get('port')}"
     try:
-        info: dict[str, Any] = client.info("server")  # type: ignore[assignment]
+        info: dict[str, Any] = client.info("server")
     except redis.AuthenticationError as error:
         raise ConfigurationError(
             f"Redis at {place} refuses the password in {ENV_PREFIX}REDIS_URL"

@@ -1,6 +1,6 @@
 """Dead letters: what failed for good, why, and what an operator does about it.
 
-A letter is written by the same script that ends the upload's (or callback's) progress; see store.py.
+A letter is written by the script that ends the upload's or callback's progress; see store.py.
 
 Keys, behind the store's prefix:
 

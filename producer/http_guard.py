@@ -1,7 +1,7 @@
 """HTTP to addresses that a user chose: private networks are refused when the connection is made.
 
-The name is resolved here, every address is checked, and the connection goes to the address that was
-checked; so neither a redirect nor a DNS answer that changes in between leads into a private network.
+The name is resolved here, every address is checked, and the connection goes to an address that was
+checked; so neither a redirect nor a DNS answer that changes later leads into a private network.
 """
 
 from __future__ import annotations

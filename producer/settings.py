@@ -176,7 +176,7 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
     """
     secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER")
     try:
-        return kind(_secrets_dir=secrets_folder, **overrides)
+        return kind(**{"_secrets_dir": secrets_folder, **overrides})
     except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):

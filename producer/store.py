@@ -6,13 +6,13 @@ in a due set and is worked on under a lease; see `lua/` for the scripts.
 Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cluster slot):
 
     avatar:<upload id>          hash    the record; expires `record_ttl_s` after it became final
-    open:<state>                zset    upload ids in queued, reviewing, held, dead; score: since when
+    open:<state>                zset    ids in queued, reviewing, held, dead; score: since when
     due:<line>:<priority>       zset    items that wait for a worker; score: when they are due
     lease:<line>                zset    items in a worker's hands; score: when the lease runs out
     holder:<line>               hash    item -> token of the worker that has it
     crashes:<line>              hash    item -> how many holders died with it
-    callback:<id>#<seq>         hash    one undelivered callback; deleted when delivered
-    endpoints                   set     names of callback endpoints; each is the line callback:<name>
+    callback:<id>#<seq>         hash    one callback; deleted when delivered
+    endpoints                   set     callback endpoints; each is the line callback:<name>
     dead                        zset    dead letters; see dead_letters.py
     events                      stream  every transition and callback, until the ledger has it
     counts                      hash    transitions by state since the beginning
@@ -460,7 +460,7 @@ class Store:
 
     def now(self) -> float:
         """Seconds since the epoch by the Redis server's clock, the only clock that counts."""
-        seconds, micros = cast("tuple[int, int]", self.redis.time())
+        seconds, micros = self.redis.time()
         return seconds + micros / 1e6
 
     def _due(self, line: str, lane: Priority) -> str:
@@ -486,7 +486,7 @@ def write_patiently(
 
 
 def public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:
-    """What the web tier may know of a record after a transition: body of callbacks and of the API."""
+    """What the web tier may know of a record after a transition; the body of its callback."""
     fields = {**avatar.to_hash(), **change.fields}
     return describe(avatar.upload_id, str(change.to), avatar.seq + 1, str(avatar.region), fields)
 

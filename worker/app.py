@@ -1,8 +1,8 @@
 """Composition root of a worker process: settings in, a running Celery worker out.
 
-Two roles: `moderate` holds the model, `io` does the slow network calls (review and callback), so that
-neither waits for the other. Everything is built here and passed down; a part that cannot be built
-stops the process before it takes any work.
+Two roles: `moderate` holds the model, `io` does the slow network calls (review and callback), so
+that neither waits for the other. Everything is built here and passed down; a part that cannot be
+built stops the process before it takes any work.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import structlog
-from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_ready
+from celery.worker import state
 
 from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
@@ -30,7 +32,7 @@ from producer.logs import configure_logging
 from producer.store import Store, callback_line
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
-from worker.decode import Decoder, DecodeLimits
+from worker.decode import DecodeLimits, Decoder
 from worker.drain import LineDrain
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
@@ -196,34 +198,35 @@ class Worker:
             sweeper.start()
             log.info("worker_ready", **self.facts)
 
-        def on_shutdown(**_: object) -> None:
+        def on_signal(_number: int, _frame: object) -> None:
+            # Celery's own handlers print; this one lets the drains finish or give back first.
             self.stop.set()
+            state.should_stop = 0
 
         worker_ready.connect(on_ready, weak=False)
-        worker_shutting_down.connect(on_shutdown, weak=False)
         stages = ROLES[self.role]
+        # As root inside a container is a deployment's choice; the queue carries JSON only.
+        warnings.simplefilter("ignore", SecurityWarning)
+        process = self.celery.Worker(
+            queues=[stage.value for stage in stages],
+            pool="threads",
+            # One thread to drain and one to note a doorbell that rings meanwhile.
+            concurrency=2 * len(stages),
+            hostname=name,
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        process.install_platform_signals = lambda _worker: _install(on_signal)
         try:
-            self.celery.worker_main(
-                [
-                    "worker",
-                    "--queues=" + ",".join(stages),
-                    "--pool=threads",
-                    f"--concurrency={2 * len(stages)}",
-                    f"--hostname={name}",
-                    "--loglevel=WARNING",
-                    "--without-gossip",
-                    "--without-mingle",
-                    "--without-heartbeat",
-                    "--quiet",
-                ]
-            )
-        except SystemExit as error:
-            return int(error.code or 0)
+            process.start()
         finally:
             self.stop.set()
             for close in self._closers:
                 close()
-        return 0
+        return int(process.exitcode or 0)
 
     def _sign_of_life(self, name: str) -> dict[str, Any]:
         return {
@@ -246,6 +249,11 @@ def run_worker(role: Role, settings: WorkerSettings) -> int:
     return Worker(role, settings).run()
 
 
+def _install(handler: Callable[[int, Any], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
+
+
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM when the supervisor dies (Linux; elsewhere nothing happens).
 
@@ -258,6 +266,5 @@ def die_with_parent() -> None:
 def signs_of_life(store: Store) -> list[dict[str, Any]]:
     """What every living worker process said last."""
     keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
-    values: list[Any] = store.redis.mget(keys) if keys else []  # type: ignore[assignment]
+    values: list[Any] = store.redis.mget(keys) if keys else []
     return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))
-

@@ -1,9 +1,9 @@
-"""The moderating loop: claim up to 32 uploads, fetch and decode ahead, score in micro-batches, commit.
+"""The moderating loop: claim up to 32 uploads, fetch and decode ahead, score in micro-batches.
 
 Input is the line `moderate` of the store; output are transitions. Every upload has its own outcome:
-a damaged picture is rejected alone, a store that does not answer postpones one upload, and an error
-of the model ends one micro-batch's uploads one by one. Fetching and decoding run in threads ahead of
-the model, bounded, so the model rarely waits and memory does not grow with the batch.
+a damaged picture is rejected alone, a store that does not answer postpones one upload, an error of
+the model ends the uploads of one micro-batch one by one. Fetching and decoding run in threads ahead
+of the model, bounded, so the model rarely waits and memory does not grow with the batch.
 """
 
 from __future__ import annotations

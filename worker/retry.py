@@ -7,7 +7,7 @@ The life of a failing upload:
    jitter; the attempt is counted on the record. A server's Retry-After is honoured, within limits.
 3. After the last attempt, or at once for `Permanent`, the upload goes to the dead letters with its
    stage, error class, message, attempts, first and last failure. Its state is `dead`: not decided.
-4. An exception that nobody foresaw counts as transient: it may be ours, and the picture is not lost.
+4. An exception that nobody foresaw counts as transient: it may be ours, and nothing is lost.
 5. A worker that dies says nothing. Its lease runs out, the next worker takes that upload alone, and
    an upload whose holders died `MAX_CRASHES` times is quarantined in the dead letters.
 6. An operator replays a dead letter: it re-enters its stage with a fresh count and its history.

@@ -9,22 +9,23 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import redis
 import structlog
 from celery import Celery
 
-from producer.contract import (
-    TASK_NAMES,
-    Avatar,
-    Region,
-    Stage,
-)
+from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Stage
 from producer.dead_letters import DeadLetter
-from producer.store import CallbackEntry, Lease, Store, write_patiently
+from producer.errors import Permanent, WorkerKilled
+from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.callback import CallbackSender
+from worker.decode import Decoder
+from worker.outcomes import Outcomes
+from worker.review.answers import Answer, Answered, Approve, GiveUp, Hold, Wait
+from worker.review.router import Router
+from worker.views import Background
 
 log = structlog.get_logger()
 
@@ -217,7 +218,8 @@ class ReviewStep:
 
     def _jpeg(self, avatar: Avatar) -> bytes:
         data = self._fetch(avatar.image, avatar.upload_id)
-        return self._decoder.normalise(data, frame=avatar.frame, background=avatar.background)
+        background = cast("Background", avatar.background)
+        return self._decoder.normalise(data, frame=avatar.frame, background=background)
 
     def _wait(self, avatar: Avatar, answer: Wait, token: str) -> None:
         fields = {"tried": ",".join(answer.tried)}

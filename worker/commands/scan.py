@@ -26,7 +26,24 @@ from worker.settings import WorkerSettings
 
 #: Files with these endings are sent; what they really are is the decoder's business.
 ENDINGS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".ico", ".svg"]
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".gif",
+        ".webp",
+        ".bmp",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".tif",
+        ".tiff",
+        ".ico",
+        ".svg",
+    ]
 )
 
 COLOURS = {

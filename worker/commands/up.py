@@ -29,7 +29,7 @@ def up() -> None:
 def print_banner(console: Console, facts: dict[str, Any], settings: WorkerSettings) -> None:
     """What runs, on which data: the first thing an operator wants to see."""
     table = Table.grid(padding=(0, 2))
-    engine = next((w for w in facts["workers"] if w["role"] == "moderate"), {})
+    engine: dict[str, Any] = next((w for w in facts["workers"] if w["role"] == "moderate"), {})
     rows = [
         ("broker", facts["broker"]),
         ("bundle", engine.get("bundle", "no moderate worker here")),
