@@ -201,7 +201,7 @@ class Worker:
         def on_signal(_number: int, _frame: object) -> None:
             # Celery's own handlers print; this one lets the drains finish or give back first.
             self.stop.set()
-            state.should_stop = 0
+            state.should_stop = 0  # type: ignore[assignment]
 
         worker_ready.connect(on_ready, weak=False)
         stages = ROLES[self.role]
@@ -219,7 +219,7 @@ class Worker:
             without_heartbeat=True,
             quiet=True,
         )
-        process.install_platform_signals = lambda _worker: _install(on_signal)
+        process.install_platform_tweaks = lambda _worker: _install(on_signal)
         try:
             process.start()
         finally:
