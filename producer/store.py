@@ -56,6 +56,17 @@ PATIENCE_S = 120.0
 
 T = TypeVar("T")
 
+#: Files in `lua/`, each one atomic step.
+SCRIPTS = (
+    "submit",
+    "claim",
+    "renew",
+    "put_back",
+    "transition",
+    "end_callback",
+    "replay_callback",
+)
+
 #: States with an index, because somebody still has to act on them.
 OPEN_STATES = tuple(state for state in AvatarState if state not in FINAL_STATES)
 
@@ -145,8 +156,7 @@ class Store:
         self.record_ttl_s = record_ttl_s
         folder = resources.files("producer") / "lua"
         self._scripts = {
-            name: client.register_script((folder / f"{name}.lua").read_text())
-            for name in ("submit", "claim", "renew", "put_back", "transition", "end_callback")
+            name: client.register_script((folder / f"{name}.lua").read_text()) for name in SCRIPTS
         }
 
     def key(self, *parts: str) -> str:
@@ -405,6 +415,28 @@ class Store:
                     json.dumps(detail),
                     json.dumps(bury) if bury is not None else "",
                 ],
+            )
+        )
+
+    def unbury_callback(
+        self, item: str, line: str, *, delay_s: float, detail: dict[str, Any]
+    ) -> bool:
+        """Take a callback out of the dead letters: due after `delay_s`, or (negative) forgotten.
+
+        Returns:
+            False when it was no dead letter (any more).
+        """
+        upload_id, _, seq = item.rpartition("#")
+        return bool(
+            self._scripts["replay_callback"](
+                keys=[
+                    self.key("dead"),
+                    self.key("dead", item),
+                    self.key("callback", item),
+                    self._due(line, Priority.NORMAL),
+                    self.key("events"),
+                ],
+                args=[item, upload_id, seq, delay_s, self.record_ttl_s, json.dumps(detail)],
             )
         )
 

@@ -26,6 +26,7 @@ from celery.worker import state
 
 from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
+from producer.dead_letters import DeadLetters
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
@@ -117,10 +118,11 @@ class Worker:
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.callback_timeout_s,
         )
+        letters = DeadLetters(self.store, self.outcomes.callback_url)
         callback_drain = LineDrain(
             store=self.store,
             lines=lambda: [callback_line(name) for name in self.store.endpoints()],
-            handle=CallbackStep(self.store, sender, self.stop).handle,
+            handle=CallbackStep(self.store, sender, letters, self.stop).handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
             most_leased=settings.callback_concurrency,
@@ -199,7 +201,6 @@ class Worker:
             log.info("worker_ready", **self.facts)
 
         def on_signal(_number: int, _frame: object) -> None:
-            # Celery's own handlers print; this one lets the drains finish or give back first.
             self.stop.set()
             state.should_stop = 0  # type: ignore[assignment]
 
@@ -219,7 +220,8 @@ class Worker:
             without_heartbeat=True,
             quiet=True,
         )
-        process.install_platform_tweaks = lambda _worker: _install(on_signal)
+        # Celery's own handlers print to the terminal and would stop before the drains give back.
+        setattr(process, "install_platform_tweaks", lambda _worker: _install(on_signal))  # noqa: B010
         try:
             process.start()
         finally:

@@ -11,7 +11,7 @@ import threading
 import structlog
 
 from producer.contract import Avatar, AvatarState, Stage
-from producer.dead_letters import DeadLetter
+from producer.dead_letters import DeadLetter, DeadLetters
 from producer.errors import ModerationError
 from producer.store import Store, Transition, write_patiently
 from worker import retry
@@ -25,6 +25,7 @@ class Outcomes:
     def __init__(self, store: Store, default_callback_url: str) -> None:
         self._store = store
         self._default_callback_url = default_callback_url
+        self._dead_letters = DeadLetters(store, self.callback_url)
 
     def callback_url(self, avatar: Avatar) -> str:
         """Who hears of this upload; empty for nobody."""
@@ -108,7 +109,7 @@ class Outcomes:
             attempts=attempts,
             first_failed_at=avatar.updated_at,
             now=self._store.now(),
-        )
+        ).after(self._dead_letters.get(avatar.upload_id))
         log.error(
             "upload_dead_lettered",
             upload_id=avatar.upload_id,

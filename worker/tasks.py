@@ -16,7 +16,7 @@ import structlog
 from celery import Celery
 
 from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Stage
-from producer.dead_letters import DeadLetter
+from producer.dead_letters import DeadLetter, DeadLetters
 from producer.errors import Permanent, WorkerKilled
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
@@ -72,9 +72,16 @@ def register(app: Celery, doorbells: dict[Stage, Doorbell]) -> None:
 class CallbackStep:
     """Delivers one outbox entry and writes what came of it."""
 
-    def __init__(self, store: Store, sender: CallbackSender, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sender: CallbackSender,
+        dead_letters: DeadLetters,
+        stop: threading.Event,
+    ) -> None:
         self._store = store
         self._sender = sender
+        self._dead_letters = dead_letters
         self._stop = stop
 
     def handle(self, line: str, lease: Lease, token: str) -> None:
@@ -138,7 +145,7 @@ class CallbackStep:
             attempts=attempt,
             first_failed_at=first_failed_at,
             now=now,
-        )
+        ).after(self._dead_letters.get(entry.item))
         detail = {"attempts": attempt, "error": letter.error, "message": letter.message}
         write_patiently(
             lambda: self._store.end_callback(

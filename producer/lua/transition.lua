@@ -62,6 +62,7 @@ if ARGV[13] ~= '' then
     redis.call('PERSIST', KEYS[15])
   else
     redis.call('ZREM', KEYS[14], ARGV[13])
+    redis.call('EXPIRE', KEYS[15], 2592000)
   end
 end
 
