@@ -141,7 +141,7 @@ class DeadLetters:
         ):
             pipe = self._store.redis.pipeline(transaction=False)
             for item in items:
-                pipe.hget(self._store.key("dead", item), "letter")
+                pipe.hget(self._store.key("dead", str(item)), "letter")
             for text in pipe.execute():
                 if text is None:
                     continue
