@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": "worker.commands.worker:worker",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
+    "ledger": "worker.commands.ledger:ledger",
 }
 
 
