@@ -21,6 +21,7 @@ COMMANDS = {
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
     "ledger": "worker.commands.ledger:ledger",
+    "report": "worker.commands.report:report",
 }
 
 

@@ -143,7 +143,8 @@ def test_counts_by_tier_state_and_provider(ledger: Ledger, store: Store) -> None
     assert day.providers == {"tencent": (2, pytest.approx(0.003))}
     assert day.to_json()["cost_yuan"] == pytest.approx(0.003)
     latencies = ledger.latencies(day.start, day.end)
-    assert {tier: len(found) for tier, found in latencies.items()} == {
+    assert {tier: found.count for tier, found in latencies.items()} == {
+        "all": 11,
         "model": 6,
         "rule": 2,
         "review": 2,
