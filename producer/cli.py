@@ -20,6 +20,15 @@ COMMANDS = {
     "worker": "worker.commands.worker:worker",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
+    "approve": "producer.commands.decide:approve",
+    "block": "producer.commands.decide:block",
+    "undo": "producer.commands.decide:undo",
+    "dlq": "producer.commands.dlq:dlq",
+    "callbacks": "producer.commands.callbacks:callbacks",
+    "doctor": "worker.commands.doctor:doctor",
+    "providers": "worker.commands.providers:providers",
+    "bundle": "worker.commands.bundle:bundle",
+    "export": "worker.commands.export:export",
 }
 
 

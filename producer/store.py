@@ -13,6 +13,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     crashes:<line>              hash    item -> how many holders died with it
     callback:<id>#<seq>         hash    one callback; deleted when delivered
     endpoints                   set     callback endpoints; each is the line callback:<name>
+    endpoint:<name>             hash    how it is doing; see endpoints.py
     dead                        zset    dead letters; see dead_letters.py
     events                      stream  every transition and callback, until the ledger has it
     counts                      hash    transitions by state since the beginning
@@ -406,6 +407,7 @@ class Store:
                     self.key("events"),
                     self.key("dead"),
                     self.key("dead", entry.item),
+                    self.key("endpoint", entry.endpoint),
                 ],
                 args=[
                     entry.item,
@@ -417,6 +419,34 @@ class Store:
                 ],
             )
         )
+
+    def resend(self, upload_id: str, url: str) -> bool:
+        """Send the callback of a record's present state once more, with the same webhook id.
+
+        Returns:
+            False when there is no such record, or nothing but its acceptance to tell.
+        """
+        avatar = self.get(upload_id)
+        if avatar is None or avatar.seq < 2:
+            return False
+        item, endpoint = f"{upload_id}#{avatar.seq}", endpoint_name(url)
+        fields = avatar.to_hash()
+        data = describe(upload_id, avatar.state, avatar.seq, avatar.region, fields)
+        pipe = self.redis.pipeline()
+        pipe.hset(
+            self.key("callback", item),
+            mapping={
+                "url": url,
+                "endpoint": endpoint,
+                "data": json.dumps(data),
+                "at": str(avatar.updated_at),
+                "attempts": "0",
+            },
+        )
+        pipe.zadd(self._due(callback_line(endpoint), Priority.NORMAL), {item: self.now()})
+        pipe.sadd(self.key("endpoints"), endpoint)
+        pipe.execute()
+        return True
 
     def unbury_callback(
         self, item: str, line: str, *, delay_s: float, detail: dict[str, Any]

@@ -27,10 +27,11 @@ from celery.worker import state
 from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
+from producer.endpoints import Endpoints
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
-from producer.store import Store, callback_line
+from producer.store import Store
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
@@ -118,14 +119,18 @@ class Worker:
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.callback_timeout_s,
         )
+        endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
         callback_drain = LineDrain(
             store=self.store,
-            lines=lambda: [callback_line(name) for name in self.store.endpoints()],
-            handle=CallbackStep(self.store, sender, letters, self.stop).handle,
+            # A failing endpoint gets one probe at a time, so that it holds one thread at most.
+            lines=lambda: {
+                line: 1 if failing else settings.callback_concurrency
+                for line, failing in endpoints.open_lines().items()
+            },
+            handle=CallbackStep(self.store, sender, letters, endpoints, self.stop).handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
-            most_leased=settings.callback_concurrency,
         )
         self._closers += [callback_drain.close, sender.close]
         return {
@@ -150,7 +155,7 @@ class Worker:
         )
         drain = LineDrain(
             store=self.store,
-            lines=lambda: [Stage.REVIEW.value],
+            lines=lambda: {Stage.REVIEW.value: 0},
             handle=step.handle,
             threads=settings.review_threads,
             lease_s=max(settings.lease_s, 3 * settings.review_timeout_s),

@@ -109,6 +109,11 @@ class WorkerSettings(ReviewSettings):
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )
+    callback_disable_after_s: float = Field(
+        5 * 86400.0,
+        gt=0,
+        description="Seconds without one success after which an endpoint is disabled.",
+    )
     callback_threads: int = Field(
         8, ge=1, le=64, description="Callbacks on their way at the same time, in one process."
     )

@@ -17,7 +17,8 @@ from celery import Celery
 
 from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
-from producer.errors import Permanent, WorkerKilled
+from producer.endpoints import Endpoints
+from producer.errors import CallbackRefused, Permanent, WorkerKilled
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.callback import CallbackSender
@@ -77,11 +78,13 @@ class CallbackStep:
         store: Store,
         sender: CallbackSender,
         dead_letters: DeadLetters,
+        endpoints: Endpoints,
         stop: threading.Event,
     ) -> None:
         self._store = store
         self._sender = sender
         self._dead_letters = dead_letters
+        self._endpoints = endpoints
         self._stop = stop
 
     def handle(self, line: str, lease: Lease, token: str) -> None:
@@ -114,6 +117,9 @@ class CallbackStep:
         self, line: str, entry: CallbackEntry, token: str, error: Exception, attempt: int
     ) -> None:
         decision = retry.decide(error, stage=Stage.CALLBACK, attempt=attempt, random=random.random)
+        gone = isinstance(error, CallbackRefused) and error.gone
+        if self._endpoints.note_failure(entry, str(error), gone=gone):
+            log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))
         now = self._store.now()
         first_failed_at = entry.first_failed_at or now
         if isinstance(decision, retry.Retry):
