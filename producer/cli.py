@@ -75,6 +75,9 @@ def cli() -> None:
 
     Settings come from AVATARMOD_* environment variables; see README.md.
     """
+    from producer.logs import quiet_logging
+
+    quiet_logging()
 
 
 @click.command("enqueue")

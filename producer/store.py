@@ -132,10 +132,15 @@ class CallbackEntry:
     first_failed_at: float | None
 
 
+def server_of(url: str) -> str:
+    """Scheme, host and port of a URL, without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def endpoint_name(url: str) -> str:
     """Short stable name of the server behind a callback URL; safe inside a key."""
-    parts = urlsplit(url)
-    return hashlib.sha256(f"{parts.scheme}://{parts.netloc}".encode()).hexdigest()[:12]
+    return hashlib.sha256(server_of(url).encode()).hexdigest()[:12]
 
 
 def callback_line(endpoint: str) -> str:
@@ -416,6 +421,7 @@ class Store:
                     entry.seq,
                     json.dumps(detail),
                     json.dumps(bury) if bury is not None else "",
+                    server_of(entry.url),
                 ],
             )
         )

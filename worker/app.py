@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-import json
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ from producer.endpoints import Endpoints
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
-from producer.store import Store
+from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
@@ -40,6 +39,7 @@ from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
+from worker.style import StyleHead
 from worker.sweeper import Sweeper
 from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
 from worker.views import ViewOptions
@@ -92,6 +92,7 @@ class Worker:
         )
         self.facts |= {**engine.description, "policy": policy.version}
         decoder = self._make_decoder(bundle.input)
+        style = StyleHead()
         drain = ModerateDrain(
             store=self.store,
             outcomes=self.outcomes,
@@ -99,7 +100,7 @@ class Worker:
             decoder=decoder,
             engine=engine,
             policy=policy,
-            drawn_probability=lambda view: 1.0,
+            drawn_probability=lambda view: style.drawn_probability(view.pixels),
             has_reviewers=self._has_reviewers,
             knobs=BatchKnobs(
                 batch_size=settings.batch_size,
@@ -198,6 +199,7 @@ class Worker:
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
+            duties=(self._alarm_duty(),),
         )
 
         def on_ready(**_: object) -> None:
@@ -235,6 +237,14 @@ class Worker:
                 close()
         return int(process.exitcode or 0)
 
+    def _alarm_duty(self) -> AlarmDuty:
+        return AlarmDuty(
+            self.store,
+            self.settings,
+            lambda: provider_statuses(self.store, self.settings),
+            make_teller(self.settings),
+        )
+
     def _sign_of_life(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
@@ -268,10 +278,3 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def signs_of_life(store: Store) -> list[dict[str, Any]]:
-    """What every living worker process said last."""
-    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
-    values: list[Any] = store.redis.mget(keys) if keys else []
-    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from producer.settings import CommaList, split_commas
 from worker.review.settings import ReviewSettings
@@ -123,3 +124,29 @@ class WorkerSettings(ReviewSettings):
         le=64,
         description="Callbacks on their way to one endpoint at the same time, in all processes.",
     )
+
+    # -- alarms --------------------------------------------------------------------------------
+    alarm_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses that apprise speaks (mailto://, slack://, json://): "
+        "who is told of alarms.",
+    )
+    alarm_undecided_s: float = Field(
+        900.0, gt=0, description="Alarm when the oldest undecided upload is older, in seconds."
+    )
+    alarm_silence_s: float = Field(
+        300.0,
+        gt=0,
+        description="Alarm when uploads wait and no verdict came for so long, in seconds.",
+    )
+    alarm_dead_letters: int = Field(
+        10, ge=1, description="Alarm when so many dead letters came within an hour."
+    )
+    alarm_callback_s: float = Field(
+        600.0, gt=0, description="Alarm when an endpoint has failed for so long, in seconds."
+    )
+
+    @field_validator("alarm_urls", mode="before")
+    @classmethod
+    def _split_alarm_urls(cls, value: Any) -> Any:
+        return split_commas(value)

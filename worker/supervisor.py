@@ -27,9 +27,10 @@ from producer.connect import check_redis, instance_file, redis_client, running_i
 from producer.errors import ConfigurationError
 from producer.settings import ENV_PREFIX
 from producer.store import Store
-from worker.app import SUPERVISED, signs_of_life
+from worker.app import SUPERVISED
 from worker.embedded import EmbeddedValkey
 from worker.settings import WorkerSettings
+from worker.sweeper import signs_of_life
 
 log = structlog.get_logger()
 

@@ -108,3 +108,10 @@ class Sweeper(threading.Thread):
             return False
         self._store.redis.expire(key, LOCK_S)
         return True
+
+
+def signs_of_life(store: Store) -> list[dict[str, Any]]:
+    """What every living worker process said last."""
+    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
+    values: list[Any] = store.redis.mget(keys) if keys else []
+    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))
