@@ -56,6 +56,7 @@ class Child:
 
     name: str
     command: list[str]
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -97,6 +98,12 @@ class Supervisor:
         if self._valkey is not None and self._valkey.pid is not None:
             pids["valkey"] = self._valkey.pid
         return pids
+
+    def set_env(self, name: str, value: str, *, only: str) -> None:
+        """Change one child's environment from its next start on; for fault tests."""
+        for child in self._children:
+            if child.name == only:
+                child.env[name] = value
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Supervisor:
         child.started_s = time.monotonic()
         child.process = subprocess.Popen(
             child.command,
-            env=self._env,
+            env={**self._env, **child.env},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
