@@ -153,11 +153,17 @@ class Avatar:
     raw_score: float | None = None
     probability: float | None = None
     style: str = ""
+    #: Index of the animation frame that scored worst; 0 for a still picture.
+    frame: int = 0
+    #: What its transparency was put over when it scored worst; empty for an opaque picture.
+    background: str = ""
     bundle: str = ""
     policy: str = ""
     decided_by: str = ""
     reason: str = ""
     attempts: int = 0
+    #: Review providers asked so far and what they did, `provider:outcome`, comma-separated.
+    tried: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
     schema: int = SCHEMA_VERSION
@@ -195,11 +201,14 @@ class Avatar:
             raw_score=_optional_float(fields.get("raw_score")),
             probability=_optional_float(fields.get("probability")),
             style=fields.get("style", ""),
+            frame=int(fields.get("frame", 0)),
+            background=fields.get("background", ""),
             bundle=fields.get("bundle", ""),
             policy=fields.get("policy", ""),
             decided_by=fields.get("decided_by", ""),
             reason=fields.get("reason", ""),
             attempts=int(fields.get("attempts", 0)),
+            tried=fields.get("tried", ""),
             created_at=float(fields.get("created_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),
             schema=int(fields.get("schema", SCHEMA_VERSION)),

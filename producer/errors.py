@@ -11,6 +11,7 @@ ModerationError
 │   └── ImageTooSlow              decoding took longer than the limit
 ├── Transient                     retried with backoff, then a dead letter
 │   ├── StorageUnavailable        the image store or Redis does not answer
+│   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
 │   │   ├── ProviderRateLimited   a review provider says: too many requests
 │   │   └── ProviderSilent        a review provider was asked and did not answer in time
@@ -110,6 +111,12 @@ class StorageUnavailable(Transient):
     code = "storage_unavailable"
 
 
+class DecoderUnavailable(Transient):
+    """Raised when no decoding process can be started or kept alive; the picture is not at fault."""
+
+    code = "decoder_unavailable"
+
+
 class ProviderUnavailable(Transient):
     """Raised when a review provider is down, slow or overloaded."""
 
@@ -180,6 +187,11 @@ class CallbackRefused(Permanent):
     """Raised when a callback can never be delivered: 410 Gone, or a blocked address."""
 
     code = "callback_refused"
+
+    def __init__(self, message: str, *, gone: bool = False) -> None:
+        super().__init__(message)
+        #: The server itself said that it wants no more callbacks.
+        self.gone = gone
 
 
 class WorkerKilled(Permanent):

@@ -176,7 +176,7 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
     """
     secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER")
     try:
-        return kind(_secrets_dir=secrets_folder, **overrides)
+        return kind(**{"_secrets_dir": secrets_folder, **overrides})
     except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
@@ -184,4 +184,6 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
             hint = f" ({field.description})" if field and field.description else ""
             lines.append(f"{name}: {problem['msg']}{hint}")
-        raise ConfigurationError("these settings cannot be used:\n  " + "\n  ".join(lines)) from None
+        raise ConfigurationError(
+            "these settings cannot be used:\n  " + "\n  ".join(lines)
+        ) from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from producer.settings import CommaList, split_commas
 from worker.review.settings import ReviewSettings
 
 
@@ -17,7 +19,10 @@ class WorkerSettings(ReviewSettings):
         32, ge=1, le=256, description="Most uploads taken from the queue at once."
     )
     batch_wait_s: float = Field(
-        0.05, ge=0, le=5, description="How long a batch that is not full waits for more, in seconds."
+        0.05,
+        ge=0,
+        le=5,
+        description="How long a batch that is not full waits for more, in seconds.",
     )
     lease_s: float = Field(
         30.0,
@@ -25,13 +30,69 @@ class WorkerSettings(ReviewSettings):
         description="How long a worker may keep an upload without a sign of life, in seconds.",
     )
 
+    fetch_threads: int = Field(
+        8, ge=1, le=64, description="Images fetched at the same time, ahead of the model."
+    )
+    moderate_processes: int = Field(
+        1, ge=0, le=64, description="Moderate workers that `avatarmod up` starts."
+    )
+
     # -- engine --------------------------------------------------------------------------------
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
     )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
+    execution_providers: CommaList = Field(
+        ("CPUExecutionProvider",),
+        description="Comma-separated ONNX Runtime execution providers, in order of preference; one "
+        "that is absent refuses to start.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of one inference; empty: the CPUs this process may use."
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, le=256, description="Pictures in one inference; empty: measured at start-up."
+    )
+    max_rss_mb: int | None = Field(
+        None,
+        ge=64,
+        description="Resident memory that the measured micro-batch must not pass, in MiB; empty: "
+        "no limit.",
+    )
+
+    _split_providers = field_validator("execution_providers", mode="before")(split_commas)
 
     # -- decode --------------------------------------------------------------------------------
+    max_pixels: int = Field(
+        50_000_000, gt=0, description="Most pixels of a picture or of one frame, as declared."
+    )
+    max_side_px: int = Field(16_384, gt=0, description="Longest side, in pixels.")
+    max_aspect_ratio: float = Field(
+        16.0, ge=1, description="Most times that a picture may be longer than wide, or the reverse."
+    )
+    max_frames: int = Field(1_000, gt=0, description="Most frames that an animation may have.")
+    max_total_pixels: int = Field(
+        300_000_000, gt=0, description="Most pixels of all frames of an animation together."
+    )
+    decode_timeout_s: float = Field(
+        5.0, gt=0, description="Longest processor time to decode one picture, in seconds."
+    )
+    decode_memory_bytes: int = Field(
+        512 * 2**20, ge=64 * 2**20, description="Most memory that decoding one picture may take."
+    )
+    scored_frames: int = Field(
+        8, ge=1, le=32, description="Most frames of an animation that are scored."
+    )
+    served_crop: Literal["none", "square", "round", "both"] = Field(
+        "none",
+        description="Also score the centre square, or the circle in it, as the site shows it.",
+    )
+    pad_to_square: bool = Field(
+        False, description="Pad pictures to a square instead of the model's own resize rule."
+    )
+    flat_rule: bool = Field(
+        True, description="Approve single colours, letter tiles and identicons without the model."
+    )
 
     # -- policy --------------------------------------------------------------------------------
     policy_file: Path | None = Field(
@@ -39,9 +100,26 @@ class WorkerSettings(ReviewSettings):
     )
 
     # -- review --------------------------------------------------------------------------------
-    # About a hundred fields, inherited from `worker/review/settings.py`.
+    # The providers' fields are inherited from `worker/review/settings.py`.
+    review_threads: int = Field(
+        4, ge=1, le=64, description="Review providers asked at the same time, in one process."
+    )
 
     # -- callback ------------------------------------------------------------------------------
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
+    )
+    callback_disable_after_s: float = Field(
+        5 * 86400.0,
+        gt=0,
+        description="Seconds without one success after which an endpoint is disabled.",
+    )
+    callback_threads: int = Field(
+        8, ge=1, le=64, description="Callbacks on their way at the same time, in one process."
+    )
+    callback_concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Callbacks on their way to one endpoint at the same time, in all processes.",
     )

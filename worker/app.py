@@ -1,0 +1,277 @@
+"""Composition root of a worker process: settings in, a running Celery worker out.
+
+Two roles: `moderate` holds the model, `io` does the slow network calls (review and callback), so
+that neither waits for the other. Everything is built here and passed down; a part that cannot be
+built stops the process before it takes any work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_ready
+from celery.worker import state
+
+from producer.connect import connect_store, find_redis_url, make_celery
+from producer.contract import Region, Stage
+from producer.dead_letters import DeadLetters
+from producer.endpoints import Endpoints
+from producer.http_guard import parse_networks
+from producer.images import Images
+from producer.logs import configure_logging
+from producer.store import Store
+from worker.batch import BatchKnobs, ModerateDrain
+from worker.callback import CallbackSender
+from worker.decode import DecodeLimits, Decoder
+from worker.drain import LineDrain
+from worker.outcomes import Outcomes
+from worker.pixels import InputSpec
+from worker.policy import load_policy
+from worker.settings import WorkerSettings
+from worker.sweeper import Sweeper
+from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
+from worker.views import ViewOptions
+
+log = structlog.get_logger()
+
+Role = Literal["moderate", "io"]
+
+#: Stages of each role; also the Celery queues it listens to.
+ROLES: dict[Role, tuple[Stage, ...]] = {
+    "moderate": (Stage.MODERATE,),
+    "io": (Stage.REVIEW, Stage.CALLBACK),
+}
+
+#: Set by `avatarmod up` for its children, so that they stop when it is killed.
+SUPERVISED = "AVATARMOD_SUPERVISED"
+
+
+class Worker:
+    """One worker process of a role, from its parts to its end."""
+
+    def __init__(self, role: Role, settings: WorkerSettings) -> None:
+        self.role = role
+        self.settings = settings
+        self.stop = threading.Event()
+        self.store = connect_store(settings)
+        self.celery = make_celery(settings, find_redis_url(settings))
+        self.images = Images(settings)
+        self.outcomes = Outcomes(self.store, settings.callback_url)
+        self.facts: dict[str, Any] = {}
+        self._closers: list[Callable[[], object]] = [self.images.close]
+        build = self._build_moderate if role == "moderate" else self._build_io
+        register(self.celery, build())
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _build_moderate(self) -> dict[Stage, Doorbell]:
+        from worker.bundle import Bundle
+        from worker.engine import Engine
+
+        settings = self.settings
+        bundle = Bundle.load(settings.bundle, settings.models_folder)
+        policy = load_policy(settings.policy_file)
+        engine = Engine(
+            bundle,
+            execution_providers=settings.execution_providers,
+            threads=settings.threads,
+            micro_batch=settings.micro_batch,
+            max_rss_mb=settings.max_rss_mb,
+        )
+        self.facts |= {**engine.description, "policy": policy.version}
+        decoder = self._make_decoder(bundle.input)
+        drain = ModerateDrain(
+            store=self.store,
+            outcomes=self.outcomes,
+            fetch=self.images.fetch,
+            decoder=decoder,
+            engine=engine,
+            policy=policy,
+            drawn_probability=lambda view: 1.0,
+            has_reviewers=self._has_reviewers,
+            knobs=BatchKnobs(
+                batch_size=settings.batch_size,
+                batch_wait_s=settings.batch_wait_s,
+                lease_s=settings.lease_s,
+                fetch_threads=settings.fetch_threads,
+                bundle_id=bundle.id,
+            ),
+        )
+        self._closers += [drain.close, decoder.close]
+        return {Stage.MODERATE: Doorbell(self.store, Stage.MODERATE, drain, self.stop)}
+
+    def _build_io(self) -> dict[Stage, Doorbell]:
+        settings = self.settings
+        sender = CallbackSender(
+            settings.callback_secrets,
+            allowed=parse_networks(settings.private_networks),
+            timeout_s=settings.callback_timeout_s,
+        )
+        endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
+        letters = DeadLetters(self.store, self.outcomes.callback_url)
+        callback_drain = LineDrain(
+            store=self.store,
+            # A failing endpoint gets one probe at a time, so that it holds one thread at most.
+            lines=lambda: {
+                line: 1 if failing else settings.callback_concurrency
+                for line, failing in endpoints.open_lines().items()
+            },
+            handle=CallbackStep(self.store, sender, letters, endpoints, self.stop).handle,
+            threads=settings.callback_threads,
+            lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
+        )
+        self._closers += [callback_drain.close, sender.close]
+        return {
+            Stage.REVIEW: Doorbell(self.store, Stage.REVIEW, self._review_drain(), self.stop),
+            Stage.CALLBACK: Doorbell(self.store, Stage.CALLBACK, callback_drain, self.stop),
+        }
+
+    def _review_drain(self) -> LineDrain:
+        from worker.bundle import Bundle
+        from worker.review.router import Router
+
+        settings = self.settings
+        # The child that decodes starts with the first gray picture.
+        decoder = self._make_decoder(Bundle.load(settings.bundle, settings.models_folder).input)
+        step = ReviewStep(
+            store=self.store,
+            outcomes=self.outcomes,
+            router=Router(settings, self.store.redis, self.store.prefix),
+            fetch=self.images.fetch,
+            decoder=decoder,
+            stop=self.stop,
+        )
+        drain = LineDrain(
+            store=self.store,
+            lines=lambda: {Stage.REVIEW.value: 0},
+            handle=step.handle,
+            threads=settings.review_threads,
+            lease_s=max(settings.lease_s, 3 * settings.review_timeout_s),
+        )
+        self._closers += [drain.close, decoder.close]
+        return drain
+
+    def _make_decoder(self, spec: InputSpec) -> Decoder:
+        settings = self.settings
+        limits = DecodeLimits(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_pixels,
+            max_side_px=settings.max_side_px,
+            max_aspect_ratio=settings.max_aspect_ratio,
+            max_frames=settings.max_frames,
+            max_total_pixels=settings.max_total_pixels,
+            timeout_s=settings.decode_timeout_s,
+            memory_bytes=settings.decode_memory_bytes,
+        )
+        options = ViewOptions(
+            spec=spec,
+            max_frames=settings.scored_frames,
+            served_crop=settings.served_crop,
+            pad_to_square=settings.pad_to_square,
+            flat_rule=settings.flat_rule,
+        )
+        return Decoder(limits, options)
+
+    def _has_reviewers(self, region: Region) -> bool:
+        return bool(self.settings.route_of(region))
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit code."""
+        name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        sweeper = Sweeper(
+            store=self.store,
+            celery=self.celery,
+            name=name,
+            facts=lambda: self._sign_of_life(name),
+            stop=self.stop,
+        )
+
+        def on_ready(**_: object) -> None:
+            sweeper.tick()
+            sweeper.start()
+            log.info("worker_ready", **self.facts)
+
+        def on_signal(_number: int, _frame: object) -> None:
+            self.stop.set()
+            state.should_stop = 0  # type: ignore[assignment]
+
+        worker_ready.connect(on_ready, weak=False)
+        stages = ROLES[self.role]
+        # As root inside a container is a deployment's choice; the queue carries JSON only.
+        warnings.simplefilter("ignore", SecurityWarning)
+        process = self.celery.Worker(
+            queues=[stage.value for stage in stages],
+            pool="threads",
+            # One thread to drain and one to note a doorbell that rings meanwhile.
+            concurrency=2 * len(stages),
+            hostname=name,
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        # Celery's own handlers print to the terminal and would stop before the drains give back.
+        setattr(process, "install_platform_tweaks", lambda _worker: _install(on_signal))  # noqa: B010
+        try:
+            process.start()
+        finally:
+            self.stop.set()
+            for close in self._closers:
+                close()
+        return int(process.exitcode or 0)
+
+    def _sign_of_life(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "role": self.role,
+            "stages": ROLES[self.role],
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": importlib.metadata.version("avatar-moderation"),
+            "at": self.store.now(),
+            **self.facts,
+        }
+
+
+def run_worker(role: Role, settings: WorkerSettings) -> int:
+    """Build and run one worker process; returns its exit code."""
+    configure_logging(settings, role)
+    if os.environ.get(SUPERVISED):
+        die_with_parent()
+    return Worker(role, settings).run()
+
+
+def _install(handler: Callable[[int, Any], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the supervisor dies (Linux; elsewhere nothing happens).
+
+    Source: prctl(2), PR_SET_PDEATHSIG is 1.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def signs_of_life(store: Store) -> list[dict[str, Any]]:
+    """What every living worker process said last."""
+    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
+    values: list[Any] = store.redis.mget(keys) if keys else []
+    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))
