@@ -29,6 +29,7 @@ COMMANDS = {
     "providers": "worker.commands.providers:providers",
     "bundle": "worker.commands.bundle:bundle",
     "export": "worker.commands.export:export",
+    "ledger": "worker.commands.ledger:ledger",
 }
 
 

@@ -196,18 +196,38 @@ class Worker:
     def _has_reviewers(self, region: Region) -> bool:
         return bool(self.settings.route_of(region))
 
+    def _duties(self) -> dict[str, Callable[[], object]]:
+        """What the sweeper does besides ringing, by the name of its lock.
+
+        Alarms from any process, for the other kind may be the one that is missing; the ledger only
+        from io, whose memory SQLAlchemy may use.
+        """
+        duties: dict[str, Callable[[], object]] = {"alarms": self._alarm_duty()}
+        url = self.settings.ledger_url
+        if self.role != "io" or (url is not None and url.get_secret_value() == "off"):
+            return duties
+        try:
+            from worker.ledger import LedgerDrain
+        except ModuleNotFoundError as error:
+            log.error("ledger_absent", package=error.name, hint="avatar-moderation[ledger]")
+            return duties
+        drain = LedgerDrain(self.settings, self.store)
+        self._closers.append(drain.close)
+        return {**duties, "ledger": drain}
+
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code."""
         name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        duties = self._duties()
         sweeper = Sweeper(
             store=self.store,
             celery=self.celery,
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
-            duties=(self._alarm_duty(),),
+            duties=duties,
         )
 
         def on_ready(**_: object) -> None:
