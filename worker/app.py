@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-import json
 import os
 import signal
 import socket
@@ -30,7 +29,7 @@ from producer.dead_letters import DeadLetters
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
-from producer.store import Store, callback_line
+from producer.store import callback_line
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
@@ -238,7 +237,6 @@ class Worker:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": importlib.metadata.version("avatar-moderation"),
-            "at": self.store.now(),
             **self.facts,
         }
 
@@ -263,10 +261,3 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def signs_of_life(store: Store) -> list[dict[str, Any]]:
-    """What every living worker process said last."""
-    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
-    values: list[Any] = store.redis.mget(keys) if keys else []
-    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))

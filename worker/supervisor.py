@@ -27,7 +27,7 @@ from producer.connect import check_redis, instance_file, redis_client, running_i
 from producer.errors import ConfigurationError
 from producer.settings import ENV_PREFIX
 from producer.store import Store
-from worker.app import SUPERVISED, signs_of_life
+from worker.app import SUPERVISED
 from worker.embedded import EmbeddedValkey
 from worker.settings import WorkerSettings
 
@@ -171,7 +171,7 @@ class Supervisor:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline_s:
             self._refuse_misconfigured()
-            ready = {fact["pid"] for fact in signs_of_life(store)}
+            ready = {fact["pid"] for fact in store.workers()}
             if all(c.process is not None and c.process.pid in ready for c in self._children):
                 return
             time.sleep(0.05)
@@ -234,7 +234,7 @@ class Supervisor:
         """What the banner says: broker, bundle, data folder."""
         client = redis_client(self.redis_url)
         try:
-            workers = signs_of_life(Store(client, self.settings.namespace))
+            workers = Store(client, self.settings.namespace).workers()
         finally:
             client.close()
         return {
