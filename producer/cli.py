@@ -18,6 +18,9 @@ COMMANDS = {
     "status": "producer.cli:status_command",
     "up": "worker.commands.up:up",
     "worker": "worker.commands.worker:worker",
+    "api": "worker.commands.api:api",
+    "keys": "producer.commands.keys:keys",
+    "users": "producer.commands.users:users",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
 }

@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 #: What an upload id may look like. It becomes part of a Redis key and of a callback body.
 UPLOAD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:@/-]{1,200}")
 
+#: Event type of every callback, and of the same document when it is polled.
+EVENT_TYPE = "avatar.moderated"
+
 #: Callback address of an upload that nobody shall hear of; its caller polls.
 NO_CALLBACK = "none"
 

@@ -282,6 +282,10 @@ class Store:
             client=pipe,
         )
 
+    def forget_after(self, upload_id: str, ttl_s: float) -> None:
+        """Let a record go earlier than usual; to be called once it is final."""
+        self.redis.expire(self.key("avatar", upload_id), int(ttl_s))
+
     # -- leases --------------------------------------------------------------------------------
 
     def claim(

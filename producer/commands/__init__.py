@@ -1,0 +1,1 @@
+"""Subcommands of the light side, one file each."""
