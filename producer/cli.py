@@ -23,6 +23,7 @@ COMMANDS = {
     "users": "producer.commands.users:users",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
+    "ledger": "worker.commands.ledger:ledger",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -147,6 +148,25 @@ class Settings(BaseSettings):
         description="Seconds without a click after which the console asks to sign in again.",
     )
 
+    ledger_url: SecretStr | None = Field(
+        None,
+        description="Database of the ledger: postgresql://, mysql:// or sqlite:///; empty: "
+        "ledger.sqlite3 in the data folder; off: events stay in Redis.",
+    )
+    ledger_retention_days: float = Field(
+        400.0, gt=0, description="How long the ledger keeps an event, in days."
+    )
+    server_yuan_per_month: float = Field(
+        75.0, ge=0, description="What the machine costs a month in yuan, for the cost report."
+    )
+    cloud_yuan_per_1000: float = Field(
+        1.5,
+        ge=0,
+        description="Price of 1,000 pictures if all went to the cloud, in yuan, for comparison.",
+    )
+    report_timezone: str = Field(
+        "Asia/Shanghai", description="The zone whose midnight ends a day in reports."
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json, text, or auto: text on a terminal and json elsewhere."
     )
@@ -162,6 +182,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split_secrets(cls, value: Any) -> Any:
         return split_commas(value)
+
+    @field_validator("report_timezone", mode="after")
+    @classmethod
+    def _check_report_timezone(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone; use one such as Asia/Shanghai") from None
+        return value
 
     @field_validator("redis_url", mode="after")
     @classmethod

@@ -15,6 +15,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     endpoints                   set     callback endpoints; each is the line callback:<name>
     dead                        zset    dead letters; see dead_letters.py
     events                      stream  every transition and callback, until the ledger has it
+    events:dropped              string  how many events the memory guard removed unread
     counts                      hash    transitions by state since the beginning
     workers                     hash    process -> its last sign of life (JSON)
     bell:<stage>                string  a doorbell message is on its way; two seconds
@@ -69,6 +70,7 @@ SCRIPTS = (
     "transition",
     "end_callback",
     "replay_callback",
+    "guard_events",
 )
 
 #: States with an index, because somebody still has to act on them.
@@ -208,7 +210,7 @@ class Store:
                 self.key("open", AvatarState.REVIEWING),
                 self.key("events"),
             ],
-            args=[upload_id, max_backlog, json.dumps({"region": avatar.region}), *_flat(fields)],
+            args=[upload_id, max_backlog, json.dumps(_accepted(avatar)), *_flat(fields)],
             client=pipe,
         )
 
@@ -466,6 +468,47 @@ class Store:
             )
         )
 
+    # -- events --------------------------------------------------------------------------------
+
+    def first_events(self, limit: int) -> list[tuple[str, dict[str, str]]]:
+        """The oldest events that the ledger does not have yet: (stream id, fields)."""
+        found: Any = self.redis.xrange(self.key("events"), count=limit)
+        return [(stream_id, fields or {}) for stream_id, fields in found]
+
+    def forget_events(self, up_to: str) -> int:
+        """Remove the events up to and including one stream id; the ledger has them."""
+        time_ms, _, number = up_to.partition("-")
+        after = f"{time_ms}-{int(number) + 1}"
+        return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
+
+    def note_event(
+        self, kind: str, upload_id: str, seq: int, to: str, detail: dict[str, Any]
+    ) -> None:
+        """Put something into the ledger that changes no record."""
+        self.redis.xadd(
+            self.key("events"),
+            {
+                "kind": kind,
+                "upload_id": upload_id,
+                "seq": seq,
+                "from": "",
+                "to": to,
+                "detail": json.dumps(detail),
+            },
+        )
+
+    def guard_events(self, most: int) -> int:
+        """Keep the memory bounded where no ledger drains; returns how many events were lost."""
+        return int(
+            self._scripts["guard_events"](
+                keys=[self.key("events"), self.key("events", "dropped")], args=[most]
+            )
+        )
+
+    def dropped_events(self) -> int:
+        """How many events the memory guard has ever removed unread; anything but 0 is a loss."""
+        return int(cast("str | None", self.redis.get(self.key("events", "dropped"))) or 0)
+
     # -- doorbells and depth -------------------------------------------------------------------
 
     def take_bell(self, stage: Stage) -> bool:
@@ -561,6 +604,14 @@ def write_patiently(
             if stop.is_set() or time.monotonic() > deadline_s:
                 raise
             time.sleep(0.25)
+
+
+def _accepted(avatar: Avatar) -> dict[str, Any]:
+    """What the ledger keeps of an upload's arrival; a URL's query may hold a secret."""
+    detail: dict[str, Any] = {"region": avatar.region, "priority": avatar.priority}
+    if avatar.image and "?" not in avatar.image:
+        detail["image"] = avatar.image
+    return detail
 
 
 def public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:

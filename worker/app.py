@@ -177,17 +177,33 @@ class Worker:
     def _has_reviewers(self, region: Region) -> bool:
         return bool(self.settings.route_of(region))
 
+    def _duties(self) -> tuple[Callable[[], object], ...]:
+        """What the sweeper does besides ringing: drain the events into the ledger."""
+        url = self.settings.ledger_url
+        if url is not None and url.get_secret_value() == "off":
+            return ()
+        try:
+            from worker.ledger import LedgerDrain
+        except ModuleNotFoundError as error:
+            log.error("ledger_absent", package=error.name, hint="avatar-moderation[ledger]")
+            return ()
+        drain = LedgerDrain(self.settings, self.store)
+        self._closers.append(drain.close)
+        return (drain,)
+
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code."""
         name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        duties = self._duties()
         sweeper = Sweeper(
             store=self.store,
             celery=self.celery,
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
+            duties=duties,
         )
 
         def on_ready(**_: object) -> None:

@@ -89,7 +89,9 @@ class Sweeper(threading.Thread):
             return
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
             ring(self._store, self._celery, stage)
-        self._store.redis.xtrim(self._store.key("events"), maxlen=MAX_EVENTS, approximate=True)
+        dropped = self._store.guard_events(MAX_EVENTS)
+        if dropped:
+            log.error("ledger_events_dropped", events=dropped, most=MAX_EVENTS)
         for duty in self._duties:
             duty()
 
