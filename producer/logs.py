@@ -63,7 +63,7 @@ def configure_logging(settings: Settings, process: str = "") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx", "httpcore", "celery", "kombu", "amqp", "botocore", "urllib3"):
+    for noisy in ("httpx", "httpcore", "celery", "kombu", "amqp", "botocore", "urllib3", "uvicorn"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.configure(
         processors=[

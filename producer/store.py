@@ -18,6 +18,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     events                      stream  every transition and callback, until the ledger has it
     events:dropped              string  how many events the memory guard removed unread
     counts                      hash    transitions by state since the beginning
+    workers                     hash    process -> its last sign of life (JSON)
     bell:<stage>                string  a doorbell message is on its way; two seconds
     verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
@@ -52,6 +53,9 @@ LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 #: Seconds that a doorbell keeps others from ringing; a lost message costs this and one tick.
 BELL_S = 2
+
+#: Seconds after which a process without a sign of life counts as gone.
+ALIVE_S = 15
 
 #: Seconds that a decided outcome waits for Redis to come back.
 PATIENCE_S = 120.0
@@ -180,11 +184,31 @@ class Store:
             `("created" | "exists" | "full", record)`; with "exists" the record as it stands, with
             "full" the one that was not accepted.
         """
+        return self.submit_many([avatar], max_backlog=max_backlog)[0]
+
+    def submit_many(
+        self, avatars: Sequence[Avatar], *, max_backlog: int
+    ) -> list[tuple[str, Avatar]]:
+        """`submit` for several, each atomic by itself, in one round trip; order is kept."""
+        if not avatars:
+            return []
+        pipe = self.redis.pipeline(transaction=False)
+        for avatar in avatars:
+            self._queue_submit(pipe, avatar, max_backlog)
+        outcomes = [str(outcome) for outcome, _, _ in pipe.execute()]
+        known = [a.upload_id for a, o in zip(avatars, outcomes, strict=True) if o == "exists"]
+        records = dict(zip(known, self.get_many(known), strict=True)) if known else {}
+        return [
+            (outcome, records.get(avatar.upload_id) or avatar)
+            for avatar, outcome in zip(avatars, outcomes, strict=True)
+        ]
+
+    def _queue_submit(self, pipe: Any, avatar: Avatar, max_backlog: int) -> None:
         fields = avatar.to_hash()
         for given_by_script in ("state", "seq", "created_at", "updated_at", "attempts"):
             fields.pop(given_by_script, None)
         upload_id = avatar.upload_id
-        outcome, _, _ = self._scripts["submit"](
+        self._scripts["submit"](
             keys=[
                 self.key("avatar", upload_id),
                 self._due(Stage.MODERATE, avatar.priority),
@@ -193,10 +217,8 @@ class Store:
                 self.key("events"),
             ],
             args=[upload_id, max_backlog, json.dumps(_accepted(avatar)), *_flat(fields)],
+            client=pipe,
         )
-        if outcome == "exists":
-            return outcome, self.get(upload_id) or avatar
-        return outcome, avatar
 
     def get(self, upload_id: str) -> Avatar | None:
         """The record, or None where there is none."""
@@ -267,6 +289,10 @@ class Store:
             ],
             client=pipe,
         )
+
+    def forget_after(self, upload_id: str, ttl_s: float) -> None:
+        """Let a record go earlier than usual; to be called once it is final."""
+        self.redis.expire(self.key("avatar", upload_id), int(ttl_s))
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -568,6 +594,26 @@ class Store:
         for state in OPEN_STATES:
             pipe.zcard(self.key("open", state))
         return dict(zip(map(str, OPEN_STATES), pipe.execute(), strict=True))
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def show_life(self, name: str, facts: dict[str, Any]) -> None:
+        """Say that this process lives; to be repeated well within `ALIVE_S`."""
+        self.redis.hset(self.key("workers"), name, json.dumps({**facts, "at": self.now()}))
+
+    def end_life(self, name: str) -> None:
+        """Say that this process ends."""
+        self.redis.hdel(self.key("workers"), name)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What every living process said last, by name; forgets those that fell silent."""
+        oldest = self.now() - ALIVE_S
+        said = cast("dict[str, str]", self.redis.hgetall(self.key("workers")))
+        facts = {name: json.loads(text) for name, text in said.items()}
+        silent = [name for name, fact in facts.items() if fact["at"] < oldest]
+        if silent:
+            self.redis.hdel(self.key("workers"), *silent)
+        return [fact for name, fact in sorted(facts.items()) if name not in silent]
 
     def now(self) -> float:
         """Seconds since the epoch by the Redis server's clock, the only clock that counts."""

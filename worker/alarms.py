@@ -26,7 +26,6 @@ from producer.endpoints import Endpoint, Endpoints
 from producer.store import Store
 from worker.review.limits import Limits, ProviderStatus
 from worker.settings import WorkerSettings
-from worker.sweeper import signs_of_life
 
 log = structlog.get_logger()
 
@@ -89,7 +88,7 @@ def gather(
         backlog=open_counts[AvatarState.QUEUED] + open_counts[AvatarState.REVIEWING],
         last_verdict_at=float(last_verdict) if last_verdict else None,
         sweeper_alive=bool(redis.exists(store.key("sweeper"))),
-        stages_alive=frozenset(s for fact in signs_of_life(store) for s in fact["stages"]),
+        stages_alive=frozenset(s for fact in store.workers() for s in fact.get("stages", ())),
         waiting={line: sum(store.waiting(line).values()) for line in store.lines()},
         dead_letters=int(redis.zcard(store.key("dead"))),
         dead_letters_last_hour=int(redis.zcount(store.key("dead"), now - 3600, "+inf")),
@@ -304,11 +303,8 @@ def _redis(facts: Facts) -> list[Alarm]:
 def provider_statuses(store: Store, settings: WorkerSettings) -> list[ProviderStatus]:
     """How every provider on a route stands, without loading its SDK."""
     limits = Limits(store.redis, store.prefix, settings, random.random)
-    regions: dict[str, tuple[str, ...]] = {}
-    for region in Region:
-        for name in settings.route_of(region):
-            regions[name] = (*regions.get(name, ()), str(region))
-    return [limits.status(name, places) for name, places in regions.items()]
+    names = dict.fromkeys(name for region in Region for name in settings.route_of(region))
+    return [limits.status(name) for name in names]
 
 
 def raised(store: Store) -> list[dict[str, Any]]:

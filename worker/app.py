@@ -7,12 +7,10 @@ built stops the process before it takes any work.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -40,6 +38,7 @@ from worker.pixels import InputSpec
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
 from worker.style import StyleHead
+from worker.supervised import follow_supervisor
 from worker.sweeper import Sweeper
 from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
 from worker.views import ViewOptions
@@ -53,9 +52,6 @@ ROLES: dict[Role, tuple[Stage, ...]] = {
     "moderate": (Stage.MODERATE,),
     "io": (Stage.REVIEW, Stage.CALLBACK),
 }
-
-#: Set by `avatarmod up` for its children, so that they stop when it is killed.
-SUPERVISED = "AVATARMOD_SUPERVISED"
 
 
 class Worker:
@@ -281,7 +277,6 @@ class Worker:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": importlib.metadata.version("avatar-moderation"),
-            "at": self.store.now(),
             **self.facts,
         }
 
@@ -289,20 +284,10 @@ class Worker:
 def run_worker(role: Role, settings: WorkerSettings) -> int:
     """Build and run one worker process; returns its exit code."""
     configure_logging(settings, role)
-    if os.environ.get(SUPERVISED):
-        die_with_parent()
+    follow_supervisor()
     return Worker(role, settings).run()
 
 
 def _install(handler: Callable[[int, Any], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, handler)
-
-
-def die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the supervisor dies (Linux; elsewhere nothing happens).
-
-    Source: prctl(2), PR_SET_PDEATHSIG is 1.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -138,9 +138,6 @@ class WorkerSettings(ReviewSettings):
         description="Comma-separated addresses that apprise speaks (mailto://, slack://, json://): "
         "who is told of alarms.",
     )
-    alarm_undecided_s: float = Field(
-        900.0, gt=0, description="Alarm when the oldest undecided upload is older, in seconds."
-    )
     alarm_silence_s: float = Field(
         300.0,
         gt=0,

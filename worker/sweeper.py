@@ -2,18 +2,16 @@
 
 So a message that the broker lost, or that was deleted, costs a second or two and nothing else. One
 process at a time does the ringing, by a lock that outlives its holder by a few seconds only; every
-process writes its own sign of life.
+process writes its own sign of life (see store.py).
 
 Keys, behind the store's prefix:
 
     sweeper             string  token of the process that rings; expires after `LOCK_S`
     sweeper:<duty>      string  the same for a duty
-    worker:<name>       string  JSON sign of life of one process; expires after `ALIVE_S`
 """
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -35,9 +33,6 @@ TICK_S = 1.0
 
 #: Seconds after which another process takes over from a ticker that died.
 LOCK_S = 4
-
-#: Seconds after which a process without a sign of life counts as gone.
-ALIVE_S = 15
 
 #: Events kept for a ledger that does not drain them; about 300 bytes each.
 MAX_EVENTS = 1_000_000
@@ -85,15 +80,13 @@ class Sweeper(threading.Thread):
             except Exception:  # the ticker must outlive a bug in a duty
                 log.exception("sweeper_failed")
         try:
-            self._store.redis.delete(self._store.key("worker", self._name))
+            self._store.end_life(self._name)
         except redis.RedisError:
             return
 
     def tick(self) -> None:
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
-        self._store.redis.set(
-            self._store.key("worker", self._name), json.dumps(self._facts()), ex=ALIVE_S
-        )
+        self._store.show_life(self._name, self._facts())
         if self._holds_lock():
             self._ring()
         for name, duty in self._duties.items():
@@ -124,10 +117,3 @@ class Sweeper(threading.Thread):
             return False
         self._store.redis.expire(key, LOCK_S)
         return True
-
-
-def signs_of_life(store: Store) -> list[dict[str, Any]]:
-    """What every living worker process said last."""
-    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
-    values: list[Any] = store.redis.mget(keys) if keys else []
-    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))

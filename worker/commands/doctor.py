@@ -22,7 +22,6 @@ from producer.settings import load_settings
 from producer.store import Store
 from worker.alarms import evaluate, gather, provider_statuses
 from worker.settings import WorkerSettings
-from worker.sweeper import signs_of_life
 
 #: Bytes of free disk below which the append-only file and the ledger are in danger.
 LOW_DISK_BYTES = 500 * 2**20
@@ -79,7 +78,7 @@ def doctor(as_json: bool, alive: str | None) -> None:
 def _answer_alive(role: str) -> None:
     store = connect_store(load_settings(WorkerSettings))
     here = socket.gethostname()
-    found = [w for w in signs_of_life(store) if w["role"] == role and w["host"] == here]
+    found = [w for w in store.workers() if w["role"] == role and w["host"] == here]
     click.echo(f"{role}: {'alive' if found else 'no sign of life'} on {here}")
     if not found:
         raise SystemExit(1)
@@ -155,7 +154,7 @@ def _running(store: Store, settings: WorkerSettings) -> Iterator[Check]:
 
 def _workers(store: Store) -> Iterator[Check]:
     mine = importlib.metadata.version("avatar-moderation")
-    workers = signs_of_life(store)
+    workers = store.workers()
     if not workers:
         yield Check("workers", "critical", "none is alive", "start `avatarmod up`")
     for worker in workers:
