@@ -77,7 +77,7 @@ def redis_client(url: str) -> redis.Redis:
     if not url.startswith("redis+sentinel://"):
         return redis.Redis.from_url(url, **options)
     place = parse_sentinel(url)
-    sentinel = Sentinel(
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
         place.hosts,
         sentinel_kwargs={"socket_timeout": SOCKET_TIMEOUT_S, "password": place.sentinel_password},
         db=place.db,
@@ -85,7 +85,7 @@ def redis_client(url: str) -> redis.Redis:
         password=place.password,
         **options,
     )
-    client: redis.Redis = sentinel.master_for(place.master)
+    client: redis.Redis = sentinel.master_for(place.master)  # type: ignore[no-untyped-call]
     return client
 
 

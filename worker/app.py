@@ -122,6 +122,14 @@ class Worker:
         )
         endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
+        step = CallbackStep(
+            store=self.store,
+            sender=sender,
+            dead_letters=letters,
+            endpoints=endpoints,
+            schedule_s=settings.callback_schedule_s,
+            stop=self.stop,
+        )
         callback_drain = LineDrain(
             store=self.store,
             # A failing endpoint gets one probe at a time, so that it holds one thread at most.
@@ -129,7 +137,7 @@ class Worker:
                 line: 1 if failing else settings.callback_concurrency
                 for line, failing in endpoints.open_lines().items()
             },
-            handle=CallbackStep(self.store, sender, letters, endpoints, self.stop).handle,
+            handle=step.handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
         )

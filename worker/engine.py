@@ -115,6 +115,8 @@ class Engine:
             "micro_batch": self.micro_batch,
             "guard_band": self.bundle.guard_band,
         }
+        if self.bundle.random_weights:
+            facts["warning"] = "random weights: scores mean nothing"
         if self.measured:
             facts["images_per_second"] = {
                 str(size): round(rate, 1) for size, rate in self.measured.items()

@@ -43,6 +43,9 @@ READY_TIMEOUT_S = 120.0
 #: Seconds before a child that died is started again: the first pause, doubled up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
+#: Seconds of life after which a death counts as the first one again.
+HEALTHY_S = 5.0
+
 #: Exit code of a child whose configuration is wrong; starting it again cannot help.
 EXIT_CONFIGURATION = 2
 
@@ -202,7 +205,7 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
-                if now_s - child.started_s > LONGEST_PAUSE_S:
+                if now_s - child.started_s > HEALTHY_S:
                     child.pause_s = FIRST_PAUSE_S
                 log.error(
                     "worker_died",

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -46,11 +47,19 @@ class Check:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--alive",
+    type=click.Choice(["moderate", "io"]),
+    help="Only ask whether a worker of this kind on this host is alive; for health checks.",
+)
+def doctor(as_json: bool, alive: str | None) -> None:
     """Check Redis, bundle, workers, queue, callbacks, providers, disk and clock.
 
     Exit code 1 when something is critical, 0 otherwise.
     """
+    if alive is not None:
+        _answer_alive(alive)
+        return
     checks = list(_checks())
     worst = max(checks, key=lambda c: ("fine", "warning", "critical").index(c.status)).status
     if as_json:
@@ -64,6 +73,15 @@ def doctor(as_json: bool) -> None:
             table.add_row(check.name, MARKS[check.status], check.message, check.fix)
         Console().print(table)
     if worst == "critical":
+        raise SystemExit(1)
+
+
+def _answer_alive(role: str) -> None:
+    store = connect_store(load_settings(WorkerSettings))
+    here = socket.gethostname()
+    found = [w for w in signs_of_life(store) if w["role"] == role and w["host"] == here]
+    click.echo(f"{role}: {'alive' if found else 'no sign of life'} on {here}")
+    if not found:
         raise SystemExit(1)
 
 

@@ -356,6 +356,11 @@ class Router:
         """(billed calls, yuan) of all providers today."""
         return self._limits.total_today()
 
+    def close(self) -> None:
+        """Close the adapters' connections; the router is not used after it."""
+        for provider in self._providers.values():
+            provider.close()
+
     def check(self, name: str, jpeg: bytes) -> Opinion:
         """Call one provider now, past limits and breaker, for an operator; success closes these.
 
