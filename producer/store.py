@@ -305,6 +305,7 @@ class Store:
         token: str,
         most_leased: int = 0,
         lanes: Iterable[Priority] = LANES,
+        busy: bool = False,
     ) -> list[Lease]:
         """Take up to `limit` due items of a line; an item whose holder died comes alone.
 
@@ -315,6 +316,8 @@ class Store:
             token: names this holder in `renew`, `put_back` and `end_callback`.
             most_leased: most items of this line in all workers' hands together; 0 for any.
             lanes: the priorities to take from, most urgent first.
+            busy: the holder has items in hand that one whose holder died must not endanger; while
+                such an item waits, nothing is given, so that the hands become empty.
         """
         found = self._scripts["claim"](
             keys=[
@@ -323,7 +326,7 @@ class Store:
                 self.key("crashes", line),
                 *(self._due(line, lane) for lane in lanes),
             ],
-            args=[limit, lease_s, token, most_leased],
+            args=[limit, lease_s, token, most_leased, int(busy)],
         )
         return [
             Lease(item, int(crashes)) for item, crashes in zip(found[::2], found[1::2], strict=True)
