@@ -20,6 +20,8 @@ from worker.pixels import fit
 torch = pytest.importorskip("torch", reason="make test-export installs PyTorch")
 from tests.export.torch_shim import allow_torchvision_without_kernels  # noqa: E402
 
+allow_torchvision_without_kernels()
+
 pytestmark = [
     pytest.mark.export,
     pytest.mark.timeout(900),
@@ -123,8 +125,7 @@ def probabilities(bundle, paths):
 
 
 def timm_probabilities(folder, paths):
-    """timm's own transform and model, as its documentation uses them."""
-    allow_torchvision_without_kernels()
+    """Score with timm's own transform and model, as its documentation uses them."""
     import timm
     from safetensors.torch import load_file
 
@@ -144,7 +145,7 @@ def timm_probabilities(folder, paths):
 
 
 def transformers_probabilities(folder, paths):
-    """transformers' own processor and model."""
+    """Score with transformers' own processor and model."""
     import transformers
 
     processor = transformers.ViTImageProcessor.from_pretrained(folder)
@@ -207,7 +208,6 @@ def test_optimum_road_gives_a_working_bundle(
 
 def test_random_checkpoint_has_timms_layout(checkpoints, tmp_path):
     """Tensors, names, shapes and byte length are those that timm's save_for_hf writes."""
-    allow_torchvision_without_kernels()
     import timm
     from safetensors.numpy import load_file
 
