@@ -1,8 +1,8 @@
 """Pictures that a rule can explain without a model: single colours, gradients, letters, identicons.
 
 Sites make such avatars for people who upload none, and models score flat colours high. Each rule
-explains every pixel of the picture, so that nothing can hide in what it takes; what it does not take
-costs one inference. Pure; measured in docs/quality.md.
+explains every pixel of the picture, so that nothing can hide in what it takes; what it does not
+take costs one inference. Pure; measured in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import string
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 #: Levels (0..255) between the darkest and the lightest pixel that still are one colour.
 SINGLE_LEVELS = 6
@@ -28,6 +28,8 @@ _TWO_COLOURS_SHARE = 0.9
 _MIRROR_SHARE = 0.05
 #: Overlap (intersection over union) with a letter's shape, and how far its proportions may be off.
 _LETTER_OVERLAP, _LETTER_PROPORTION = 0.84, 1.35
+#: Width of the band around an outline in which colours may be off: half a JPEG block each way.
+_EDGE_PX = 9
 #: Pixels along a side at which shapes are compared; at most so many are looked at.
 _GLYPH_PX, _WORKING_PX = 32, 256
 
@@ -140,13 +142,22 @@ def _is_letter_tile(image: Image.Image, ground: Levels, ink: Levels) -> bool:
     pixels = np.asarray(image).astype(np.float64) - ground
     direction = (ink - ground).astype(np.float64)
     amount = (pixels @ direction / (direction @ direction)).clip(0, 1)
-    if np.abs(pixels - amount[..., None] * direction).max() > _MIXTURE_LEVELS:
-        return False
     mask = amount > 0.5
+    unexplained = np.abs(pixels - amount[..., None] * direction).max(axis=2) > _MIXTURE_LEVELS
+    if (unexplained & ~_edges(mask)).any():
+        return False
     if mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any():
         return False
     glyphs = _split(mask)
     return 1 <= len(glyphs) <= 2 and all(_is_letter(glyph) for glyph in glyphs)
+
+
+def _edges(mask: Mask) -> Mask:
+    """What lies so near to the ink's outline that JPEG mixes other colours into it."""
+    shape = Image.fromarray(mask).convert("L")
+    reach = ImageFilter.MaxFilter(_EDGE_PX), ImageFilter.MinFilter(_EDGE_PX)
+    outer, inner = (np.asarray(shape.filter(each)) > 127 for each in reach)
+    return outer & ~inner
 
 
 def _split(mask: Mask) -> list[Mask]:

@@ -110,7 +110,7 @@ class DecodeLimits:
             )
         if frame_count > self.max_frames:
             raise ImageBomb(
-                f"the animation has {frame_count} frames; at most {self.max_frames} are accepted"
+                f"the animation has more than the {self.max_frames} frames that are accepted"
             )
         if width_px * height_px * frame_count > self.max_total_pixels:
             raise ImageBomb(
