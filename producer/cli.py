@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "worker.commands.export:export",
     "ledger": "worker.commands.ledger:ledger",
     "report": "worker.commands.report:report",
+    "evaluate": "worker.commands.evaluate:evaluate_command",
 }
 
 

@@ -45,7 +45,7 @@ th{font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;font-variant-nu
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px}
 .card{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:10px}
 .card img{width:100%;border-radius:4px;display:block}.card b{display:block;font-size:1.3rem}
-.card small{color:var(--dim);overflow-wrap:anywhere}
+.card img+b{font-size:1rem}.card small{color:var(--dim);overflow-wrap:anywhere}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.85rem;margin-top:4px}
 .legend i{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:5px;
 vertical-align:-1px}
@@ -186,11 +186,12 @@ def line_chart(
     parts = [_axes(scale, x_label, y_label)]
     for x, text in marks:
         px = scale.x(x)
+        left = px < WIDTH * 0.7
         parts.append(
             f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
             'stroke="var(--gray)" stroke-dasharray="4 4"/>'
-            f'<text x="{px + 4:.1f}" y="{TOP + 11}" font-size="11" fill="var(--dim)">'
-            f"{esc(text)}</text>"
+            f'<text x="{px + (4 if left else -4):.1f}" y="{TOP + 11}" font-size="11" '
+            f'text-anchor="{"start" if left else "end"}" fill="var(--dim)">{esc(text)}</text>'
         )
     parts += [_curve(one, scale) for one in series]
     names = [(one.name, one.colour) for one in series if one.name]
