@@ -35,6 +35,7 @@ COMMANDS = {
     "ledger": "worker.commands.ledger:ledger",
     "report": "worker.commands.report:report",
     "evaluate": "worker.commands.evaluate:evaluate_command",
+    "calibrate": "worker.commands.calibrate:calibrate",
 }
 
 
