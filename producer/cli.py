@@ -36,6 +36,7 @@ COMMANDS = {
     "report": "worker.commands.report:report",
     "evaluate": "worker.commands.evaluate:evaluate_command",
     "calibrate": "worker.commands.calibrate:calibrate",
+    "tune": "worker.commands.tune:tune",
 }
 
 

@@ -33,7 +33,7 @@ def rate_rows(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
             _label(key),
             m.harmless,
             m.explicit,
-            *map(_rate, (m.false_blocks, m.false_approvals)),
+            *map(rate_text, (m.false_blocks, m.false_approvals)),
             "–" if m.gray.value is None else f"{100 * m.gray.value:.1f}",
         ]
         for key, m in evaluation.groups.items()
@@ -59,7 +59,8 @@ def _label(key: tuple[str, str]) -> str:
     return "all" if by == "all" else f"{by}: {name}"
 
 
-def _rate(rate: Rate) -> str:
+def rate_text(rate: Rate) -> str:
+    """A rate and its interval in percent."""
     if rate.value is None:
         return "–"
     low, high = rate.interval
