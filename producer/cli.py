@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": "worker.commands.evaluate:evaluate_command",
     "calibrate": "worker.commands.calibrate:calibrate",
     "tune": "worker.commands.tune:tune",
+    "backfill": "worker.commands.backfill:backfill",
 }
 
 

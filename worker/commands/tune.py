@@ -264,7 +264,8 @@ def _print(
 ) -> None:
     console.print(
         f"[bold]{one.bundle}[/], {len(one.judged)} labelled pictures; "
-        f"{traffic.uploads_per_day:,.0f} uploads a day, {percent(traffic.explicit_share)} of them explicit (assumed)",
+        f"{traffic.uploads_per_day:,.0f} uploads a day, "
+        f"{percent(traffic.explicit_share)} of them explicit (assumed)",
         highlight=False,
     )
     named = [("now", now)] + ([("found", found)] if found else [])
