@@ -247,6 +247,10 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+        if any(opinion.cost_yuan for opinion in answer.opinions):
+            # Paid for without a transition: the ledger must know of the money.
+            detail = {"opinions": [o.to_dict() for o in answer.opinions if o.cost_yuan]}
+            self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,
