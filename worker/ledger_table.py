@@ -7,13 +7,18 @@ A change here needs a migration in `migrations/versions`.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 
 def _text(length: int) -> sa.types.TypeEngine[str]:
     """Text that is compared byte by byte everywhere; MySQL folds case by default."""
+    bytewise = postgresql.VARCHAR(length, collation="C")
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(exact, "mysql", "mariadb")
+    return (
+        sa.String(length)
+        .with_variant(exact, "mysql", "mariadb")
+        .with_variant(bytewise, "postgresql")
+    )
 
 
 metadata = sa.MetaData()

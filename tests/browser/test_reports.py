@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     dataset = home / "dataset"
     for name, picture in (("harmless", landscape), ("explicit", dunes)):
         (dataset / name).mkdir(parents=True)
-        for number in range(6):
+        for number in range(24):
             (dataset / name / f"{number}.jpg").write_bytes(encode(picture(number), "JPEG"))
     images = home / "images"
     shutil.copytree(dataset / "harmless", images)
@@ -59,6 +60,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     strict.write_text("[photo]\napprove_below = 0\n[drawn]\napprove_below = 0\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVATARMOD_DATA_FOLDER", str(home))
+        patch.setenv("AVATARMOD_FLAT_RULE", "false")
         commands = {
             "report": ["report"],
             "evaluation": ["evaluate", str(dataset)],
@@ -75,7 +77,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def fill_ledger(home: Path) -> None:
     """Six uploads, two of them gray and paid for, with a name that would be markup."""
     ledger = Ledger.open(Settings(data_folder=home))
-    now = 1_800_000_000.0
+    now = time.time() - 60
     opinion = Opinion(provider="tencent", decision="block", cost_yuan=0.0015)  # type: ignore[arg-type]
     rows = []
     for number in range(6):
