@@ -25,7 +25,7 @@ from producer.settings import Settings, load_settings
 from producer.store import Store
 from tests.support import FREE_NETWORKS, wait_until
 from worker.receiver import Receiver
-from worker.sweeper import signs_of_life
+
 
 #: Seconds that anything here may take on a busy machine.
 PATIENCE_S = 90.0
@@ -138,7 +138,7 @@ class Instance:
     def pid_of(self, role: str) -> int:
         """Process id of the living worker of a role."""
         with self.store() as store:
-            facts = [fact for fact in signs_of_life(store) if fact["role"] == role]
+            facts = [fact for fact in store.workers() if fact["role"] == role]
         alive = [int(fact["pid"]) for fact in facts if _lives(int(fact["pid"]))]
         assert alive, self.tail()
         return alive[-1]
