@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from worker.views import View, ViewOptions, look, spread
 
 
 @pytest.fixture(autouse=True)
-def _codecs() -> Iterator[None]:
+def _codecs() -> None:
     prepare_codecs()
-    yield
 
 
 def looked(data: bytes, **options: Any) -> tuple[list[View], str | None]:
