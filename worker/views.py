@@ -208,7 +208,7 @@ def spread(
 def _views(shown: _Shown, options: ViewOptions) -> Iterator[View]:
     seen: list[npt.NDArray[np.int16]] = []
     for background, image in shown.grounds:
-        for crop, pixels in _crops(image, options):
+        for crop, pixels in _crops(image, background, options):
             thumb = thumbnail(Image.fromarray(pixels))
             if any(np.abs(thumb - other).max() < VISIBLE_LEVELS for other in seen):
                 continue
@@ -252,7 +252,9 @@ def _hides_colours(image: Image.Image) -> bool:
     return len(hidden) > 0 and bool(hidden[:, :3].std(axis=0).max() > _HIDDEN_LEVELS)
 
 
-def _crops(image: Image.Image, options: ViewOptions) -> Iterator[tuple[Crop, Uint8Array]]:
+def _crops(
+    image: Image.Image, background: Background, options: ViewOptions
+) -> Iterator[tuple[Crop, Uint8Array]]:
     spec = options.spec
     padded = replace(
         spec, resize="pad", resize_px=max(spec.width_px, spec.height_px), fill=_NEUTRAL[0]
@@ -270,7 +272,7 @@ def _crops(image: Image.Image, options: ViewOptions) -> Iterator[tuple[Crop, Uin
     if options.served_crop in ("square", "both"):
         yield "square", fit(_square(image), spec)
     if options.served_crop in ("round", "both"):
-        yield "round", fit(_round(_square(image)), spec)
+        yield "round", fit(_round(_square(image), background), spec)
 
 
 def _square(image: Image.Image) -> Image.Image:
@@ -279,10 +281,14 @@ def _square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side_px, top + side_px))
 
 
-def _round(square: Image.Image) -> Image.Image:
+def _round(square: Image.Image, background: Background) -> Image.Image:
+    if flat.is_single_colour(square):
+        # A disc cut from nothing would be taken for a drawing.
+        return square
     mask = Image.new("L", square.size)
     ImageDraw.Draw(mask).ellipse((0, 0, square.width - 1, square.height - 1), fill=255)
-    return Image.composite(square, Image.new("RGB", square.size, _WHITE), mask)
+    page = _BLACK if background == "black" else _WHITE
+    return Image.composite(square, Image.new("RGB", square.size, page), mask)
 
 
 # -- for people and providers --------------------------------------------------------------------
