@@ -19,6 +19,12 @@ SCHEMA_VERSION = 1
 #: What an upload id may look like. It becomes part of a Redis key and of a callback body.
 UPLOAD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:@/-]{1,200}")
 
+#: Event type of every callback, and of the same document when it is polled.
+EVENT_TYPE = "avatar.moderated"
+
+#: Callback address of an upload that nobody shall hear of; its caller polls.
+NO_CALLBACK = "none"
+
 #: Bytes; long enough for a presigned S3 URL.
 MAX_IMAGE_REFERENCE_BYTES = 2000
 
@@ -153,11 +159,17 @@ class Avatar:
     raw_score: float | None = None
     probability: float | None = None
     style: str = ""
+    #: Index of the animation frame that scored worst; 0 for a still picture.
+    frame: int = 0
+    #: What its transparency was put over when it scored worst; empty for an opaque picture.
+    background: str = ""
     bundle: str = ""
     policy: str = ""
     decided_by: str = ""
     reason: str = ""
     attempts: int = 0
+    #: Review providers asked so far and what they did, `provider:outcome`, comma-separated.
+    tried: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
     schema: int = SCHEMA_VERSION
@@ -195,15 +207,23 @@ class Avatar:
             raw_score=_optional_float(fields.get("raw_score")),
             probability=_optional_float(fields.get("probability")),
             style=fields.get("style", ""),
+            frame=int(fields.get("frame", 0)),
+            background=fields.get("background", ""),
             bundle=fields.get("bundle", ""),
             policy=fields.get("policy", ""),
             decided_by=fields.get("decided_by", ""),
             reason=fields.get("reason", ""),
             attempts=int(fields.get("attempts", 0)),
+            tried=fields.get("tried", ""),
             created_at=float(fields.get("created_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),
             schema=int(fields.get("schema", SCHEMA_VERSION)),
         )
+
+
+def callback_url_of(avatar: Avatar, default: str) -> str:
+    """Who hears of this upload; empty for nobody."""
+    return "" if avatar.callback_url == NO_CALLBACK else avatar.callback_url or default
 
 
 def _optional_float(text: str | None) -> float | None:

@@ -13,10 +13,12 @@ ModerationError
 │   ├── StorageUnavailable        the image store or Redis does not answer
 │   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
-│   │   └── ProviderRateLimited   a review provider says: too many requests
+│   │   ├── ProviderRateLimited   a review provider says: too many requests
+│   │   └── ProviderSilent        a review provider was asked and did not answer in time
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
 │   ├── CallbackFailed            the web tier did not answer 2xx
-│   └── QueueFull                 the backlog is above its limit; the caller tries again later
+│   ├── QueueFull                 the backlog is above its limit; the caller tries again later
+│   └── LedgerUnavailable         the ledger's database does not answer; events wait in Redis
 ├── Permanent                     a dead letter at once, or `held` where a person can decide
 │   ├── InferenceFailed           the model rejected a picture that decoded well
 │   ├── ProviderRejectedImage     a review provider will never judge this picture: held
@@ -128,6 +130,12 @@ class ProviderRateLimited(ProviderUnavailable):
     code = "provider_rate_limited"
 
 
+class ProviderSilent(ProviderUnavailable):
+    """Raised when a review provider was asked and did not answer in time; it may bill the call."""
+
+    code = "provider_silent"
+
+
 class ProviderAnswerUnknown(Transient):
     """Raised when a review provider answers something that is not understood."""
 
@@ -150,6 +158,12 @@ class QueueFull(Transient):
     """Raised when the backlog is above its limit; nothing was accepted."""
 
     code = "queue_full"
+
+
+class LedgerUnavailable(Transient):
+    """Raised when the ledger's database does not answer or refuses; nothing was written."""
+
+    code = "ledger_unavailable"
 
 
 class Permanent(ModerationError):
@@ -180,6 +194,11 @@ class CallbackRefused(Permanent):
     """Raised when a callback can never be delivered: 410 Gone, or a blocked address."""
 
     code = "callback_refused"
+
+    def __init__(self, message: str, *, gone: bool = False) -> None:
+        super().__init__(message)
+        #: The server itself said that it wants no more callbacks.
+        self.gone = gone
 
 
 class WorkerKilled(Permanent):

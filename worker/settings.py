@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
-from producer.settings import CommaList, Settings, split_commas
+from producer.settings import CommaList, split_commas
+from worker.retry import CALLBACK_SCHEDULE_S
+from worker.review.settings import ReviewSettings
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(ReviewSettings):
     """What the workers need; every field has a default that works on a laptop."""
 
     # -- batch ---------------------------------------------------------------------------------
@@ -27,6 +30,13 @@ class WorkerSettings(Settings):
         30.0,
         ge=2,
         description="How long a worker may keep an upload without a sign of life, in seconds.",
+    )
+
+    fetch_threads: int = Field(
+        8, ge=1, le=64, description="Images fetched at the same time, ahead of the model."
+    )
+    moderate_processes: int = Field(
+        1, ge=0, le=64, description="Moderate workers that `avatarmod up` starts."
     )
 
     # -- engine --------------------------------------------------------------------------------
@@ -97,8 +107,62 @@ class WorkerSettings(Settings):
     )
 
     # -- review --------------------------------------------------------------------------------
+    # The providers' fields are inherited from `worker/review/settings.py`.
+    review_threads: int = Field(
+        4, ge=1, le=64, description="Review providers asked at the same time, in one process."
+    )
 
     # -- callback ------------------------------------------------------------------------------
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )
+    callback_schedule_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        CALLBACK_SCHEDULE_S,
+        min_length=1,
+        description="Comma-separated seconds before each further attempt of a callback; after the "
+        "last it is a dead letter.",
+    )
+    callback_disable_after_s: float = Field(
+        5 * 86400.0,
+        gt=0,
+        description="Seconds without one success after which an endpoint is disabled.",
+    )
+    callback_threads: int = Field(
+        8, ge=1, le=64, description="Callbacks on their way at the same time, in one process."
+    )
+    callback_concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Callbacks on their way to one endpoint at the same time, in all processes.",
+    )
+
+    # -- alarms --------------------------------------------------------------------------------
+    alarm_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses that apprise speaks (mailto://, slack://, json://): "
+        "who is told of alarms.",
+    )
+    alarm_silence_s: float = Field(
+        300.0,
+        gt=0,
+        description="Alarm when uploads wait and no verdict came for so long, in seconds.",
+    )
+    alarm_dead_letters: int = Field(
+        10, ge=1, description="Alarm when so many dead letters came within an hour."
+    )
+    alarm_callback_s: float = Field(
+        600.0, gt=0, description="Alarm when an endpoint has failed for so long, in seconds."
+    )
+
+    @field_validator("callback_schedule_s", mode="after")
+    @classmethod
+    def _check_schedule(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(delay_s < 0 for delay_s in value):
+            raise ValueError("a delay is negative; write seconds such as 5,300,1800")
+        return value
+
+    @field_validator("alarm_urls", "callback_schedule_s", mode="before")
+    @classmethod
+    def _split_lists(cls, value: Any) -> Any:
+        return split_commas(value)

@@ -1,0 +1,1 @@
+"""The second opinion on gray pictures: cloud providers, routed, limited and budgeted."""

@@ -1,0 +1,1 @@
+"""The `avatarmod` subcommands that need no worker; imported only when one is used."""

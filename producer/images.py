@@ -1,0 +1,319 @@
+"""Where the bytes of an upload lie: a folder, an S3-compatible bucket, or an https address.
+
+An image reference is one of
+    ""                         the default store, under the upload id
+    name/in/the/store.png      the default store, under that name
+    s3://bucket/key            any bucket that the configured keys can read
+    https://host/path          fetched, private addresses refused (see http_guard.py)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from producer.contract import MAX_IMAGE_REFERENCE_BYTES
+from producer.errors import (
+    ConfigurationError,
+    ImageMissing,
+    ImageTooLarge,
+    InvalidUpload,
+    StorageUnavailable,
+)
+from producer.http_guard import BlockedAddress, guarded_client, parse_networks
+from producer.settings import Settings
+
+
+def check_image_reference(reference: str) -> str:
+    """Return the reference unchanged.
+
+    Raises:
+        InvalidUpload: it is too long, has control characters or an address we never fetch.
+    """
+    if len(reference.encode()) > MAX_IMAGE_REFERENCE_BYTES or not reference.isprintable():
+        raise InvalidUpload(
+            f"image reference {reference[:80]!r} must be printable and at most "
+            f"{MAX_IMAGE_REFERENCE_BYTES} bytes",
+            field="image",
+        )
+    scheme = urlsplit(reference).scheme if "://" in reference else ""
+    if scheme not in ("", "s3", "https", "http"):
+        raise InvalidUpload(
+            f"image reference {reference[:80]!r}: {scheme}:// is not fetched; use a name in the "
+            "image store, s3://bucket/key or https://",
+            field="image",
+        )
+    if not scheme and (reference.startswith("/") or ".." in reference.split("/")):
+        raise InvalidUpload(
+            f"image reference {reference[:80]!r} leaves the image store; give a name inside it",
+            field="image",
+        )
+    return reference
+
+
+class ImageStore(Protocol):
+    """One place that images can be read from and, where we own it, put into."""
+
+    def fetch(self, name: str) -> bytes:
+        """The bytes under a name.
+
+        Raises:
+            ImageMissing: nothing is there.
+            ImageTooLarge: more than the configured limit; nothing is kept in memory.
+            StorageUnavailable: the store does not answer.
+        """
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store bytes under a name, all of them or nothing.
+
+        Raises:
+            StorageUnavailable: the store does not take them.
+        """
+
+    def remove(self, name: str) -> None:
+        """Delete what is under a name; nothing happens when it is gone already.
+
+        Raises:
+            StorageUnavailable: the store does not delete it.
+        """
+
+
+def _too_large(limit_bytes: int) -> ImageTooLarge:
+    return ImageTooLarge(f"the image has more than {limit_bytes} bytes, the configured limit")
+
+
+class FolderStore:
+    """Images as files; a name never leads out of the folder, not even through a symbolic link."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def fetch(self, name: str) -> bytes:
+        """See `ImageStore.fetch`."""
+        path = self._inside(name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise ImageMissing(f"no file {name!r} in the image store") from error
+            raise StorageUnavailable(f"file {name!r} cannot be read: {error.strerror}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageMissing(f"{name!r} in the image store is not a file")
+            if status.st_size > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            return file.read(self._max_bytes + 1)
+
+    def put(self, name: str, data: bytes) -> None:
+        """See `ImageStore.put`."""
+        path = self._inside(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.replace(file.name, path)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.unlink(file.name)
+                    raise
+        except OSError as error:
+            raise StorageUnavailable(f"cannot write {name!r}: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """See `ImageStore.remove`."""
+        try:
+            self._inside(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"cannot delete {name!r}: {error.strerror}") from error
+
+    def _inside(self, name: str) -> Path:
+        folder = self._folder.resolve()
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder) or path == folder:
+            raise ImageMissing(f"{name!r} leads out of the image store")
+        return path
+
+
+class S3Store:
+    """Images in one bucket of any S3-compatible service, through boto3."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str = "", *, max_bytes: int) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._max_bytes = max_bytes
+
+    def fetch(self, name: str) -> bytes:
+        """See `ImageStore.fetch`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            if answer["ContentLength"] > self._max_bytes:
+                answer["Body"].close()
+                raise _too_large(self._max_bytes)
+            data: bytes = answer["Body"].read(self._max_bytes + 1)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NotFound"):
+                raise ImageMissing(f"no object {name!r} in bucket {self._bucket!r}") from error
+            raise StorageUnavailable(
+                f"bucket {self._bucket!r}: {error.response['Error']['Code']}"
+            ) from error
+        except (BotoCoreError, OSError) as error:
+            raise StorageUnavailable(
+                f"bucket {self._bucket!r} does not answer: {type(error).__name__}"
+            ) from error
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """See `ImageStore.put`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=data)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageUnavailable(
+                f"bucket {self._bucket!r} does not take {name!r}: {type(error).__name__}"
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """See `ImageStore.remove`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageUnavailable(
+                f"bucket {self._bucket!r} does not delete {name!r}: {type(error).__name__}"
+            ) from error
+
+
+class Images:
+    """Resolves references; safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._max_bytes = settings.max_image_bytes
+        self._s3_client: Any = None
+        self._http = guarded_client(
+            allowed=parse_networks(settings.private_networks),
+            timeout_s=settings.image_timeout_s,
+            follow_redirects=True,
+        )
+        self._default = self._open_default(settings.image_folder)
+
+    def fetch(self, reference: str, upload_id: str) -> bytes:
+        """The bytes of one upload; see `ImageStore.fetch` for the errors."""
+        if reference.startswith("s3://"):
+            parts = urlsplit(reference)
+            return self._s3(parts.netloc, "").fetch(parts.path.lstrip("/"))
+        if reference.startswith(("https://", "http://")):
+            return self._fetch_url(reference)
+        return self._default.fetch(reference or default_name(upload_id))
+
+    def put(self, name: str, data: bytes) -> str:
+        """Keep bytes in the default store; returns the reference to enqueue."""
+        self._default.put(name, data)
+        return name
+
+    def remove(self, name: str) -> None:
+        """Forget what `put` kept; nothing happens when it is gone already."""
+        self._default.remove(name)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _open_default(self, place: str) -> ImageStore:
+        if place.startswith("s3://"):
+            parts = urlsplit(place)
+            return self._s3(parts.netloc, parts.path)
+        return FolderStore(Path(place), max_bytes=self._max_bytes)
+
+    def _s3(self, bucket: str, prefix: str) -> S3Store:
+        if self._s3_client is None:
+            self._s3_client = _make_s3_client(self._settings)
+        return S3Store(self._s3_client, bucket, prefix, max_bytes=self._max_bytes)
+
+    def _fetch_url(self, url: str) -> bytes:
+        deadline = time.monotonic() + self._settings.image_timeout_s
+        host = urlsplit(url).hostname
+        try:
+            with self._http.stream("GET", url) as answer:
+                if answer.status_code in (404, 410):
+                    raise ImageMissing(f"{host} answers {answer.status_code}")
+                if answer.status_code != 200:
+                    raise StorageUnavailable(f"{host} answers {answer.status_code}")
+                if int(answer.headers.get("content-length") or 0) > self._max_bytes:
+                    raise _too_large(self._max_bytes)
+                return self._read_limited(answer, deadline)
+        except BlockedAddress as error:
+            raise InvalidUpload(str(error), field="image") from error
+        except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ImageMissing(f"{host}: {type(error).__name__}") from error
+        except httpx.HTTPError as error:
+            raise StorageUnavailable(f"{host} does not answer: {type(error).__name__}") from error
+
+    def _read_limited(self, answer: httpx.Response, deadline: float) -> bytes:
+        body = bytearray()
+        for chunk in answer.iter_bytes():
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            if time.monotonic() > deadline:
+                raise StorageUnavailable(
+                    f"the image took longer than {self._settings.image_timeout_s:g} s to arrive"
+                )
+        return bytes(body)
+
+
+def default_name(upload_id: str) -> str:
+    """File or object name of an upload that has no reference of its own.
+
+    Percent-encoded, so that an id with slashes stays one name; an id of dots stays harmless.
+    """
+    name = quote(upload_id, safe="")
+    return name.replace(".", "%2E") if set(name) == {"."} else name
+
+
+def _make_s3_client(settings: Settings) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise ConfigurationError(
+            "images in S3 need boto3: pip install 'avatar-moderation[s3]'"
+        ) from None
+    keys = {
+        name: secret.get_secret_value()
+        for name, secret in (
+            ("aws_access_key_id", settings.s3_access_key_id),
+            ("aws_secret_access_key", settings.s3_secret_access_key),
+        )
+        if secret is not None
+    }
+    return boto3.client(
+        "s3",
+        region_name=settings.s3_region,
+        endpoint_url=settings.s3_endpoint_url or None,
+        config=Config(
+            connect_timeout=3,
+            read_timeout=settings.image_timeout_s,
+            retries={"mode": "standard", "total_max_attempts": 1},
+        ),
+        **keys,
+    )

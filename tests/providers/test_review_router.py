@@ -1,0 +1,510 @@
+"""The router on a real Valkey: reuse, single flight, limits, budget, breaker, failover."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+import time
+import zoneinfo
+
+import pytest
+import redis
+
+from producer.contract import Decision, Region
+from producer.errors import (
+    ConfigurationError,
+    ModerationError,
+    ProviderAnswerUnknown,
+    ProviderMisconfigured,
+    ProviderRateLimited,
+    ProviderRejectedImage,
+    ProviderSilent,
+    ProviderUnavailable,
+    StorageUnavailable,
+)
+from tests.providers.support import (
+    PREFIX,
+    ScriptedProvider,
+    ask,
+    build,
+    settings,
+    sha,
+)
+from worker.review.answers import Answered, Approve, GiveUp, Hold, Wait
+from worker.review.router import Router
+
+
+def approve(_: str) -> Decision:
+    return Decision.APPROVE
+
+
+def uncertain(_: str) -> Decision:
+    return Decision.UNCERTAIN
+
+
+def fail(error: ModerationError):
+    return lambda _: error
+
+
+class TestAnswers:
+    def test_a_providers_answer_is_returned_and_kept(self, valkey: redis.Redis) -> None:
+        """The second upload of the same content costs nothing and asks nobody."""
+        router, providers = build(valkey, {"tencent": approve})
+        first, second = ask(router, "a"), ask(router, "a")
+        assert isinstance(first, Answered)
+        assert isinstance(second, Answered)
+        assert (first.reused, second.reused) == (False, True)
+        assert (first.opinion.cost_yuan, second.opinion.cost_yuan) == (0.0015, 0.0)
+        assert second.opinion.provider == "tencent"
+        assert len(providers["tencent"].asked) == 1
+
+    def test_other_rules_ask_again(self, valkey: redis.Redis) -> None:
+        """An opinion under rules that are no longer configured is not reused."""
+        router, providers = build(valkey, {"tencent": approve})
+        ask(router, "a")
+        providers["tencent"].rules_version = 2
+        ask(router, "a")
+        assert len(providers["tencent"].asked) == 2
+
+    def test_no_provider_holds(self, valkey: redis.Redis) -> None:
+        """Without a route nothing is asked and a person decides."""
+        router, providers = build(valkey, {"tencent": approve})
+        answer = ask(router, "a", region=Region.OVERSEAS)
+        assert isinstance(answer, Hold)
+        assert answer.reason == "no_provider"
+        assert providers["tencent"].asked == []
+
+    def test_uncertain_goes_to_a_person(self, valkey: redis.Redis) -> None:
+        """By default one uncertain opinion ends in a hold that carries it."""
+        router, providers = build(valkey, {"tencent": uncertain, "aliyun2": approve})
+        answer = ask(router, "a")
+        assert isinstance(answer, Hold)
+        assert answer.reason == "provider_uncertain"
+        assert [opinion.provider for opinion in answer.opinions] == ["tencent"]
+        assert providers["aliyun2"].asked == []
+
+    def test_uncertain_asks_the_next_provider(self, valkey: redis.Redis) -> None:
+        """With review_uncertain=next the next provider decides, one call per step."""
+        router, providers = build(
+            valkey, {"tencent": uncertain, "aliyun2": approve}, review_uncertain="next"
+        )
+        first = ask(router, "a")
+        assert isinstance(first, Wait)
+        assert (first.why, first.counts_as_attempt) == ("next_provider", False)
+        assert [opinion.decision for opinion in first.opinions] == [Decision.UNCERTAIN]
+        second = ask(router, "a", tried=first.tried)
+        assert isinstance(second, Answered)
+        assert second.opinion.provider == "aliyun2"
+        assert len(providers["tencent"].asked) == 1
+
+    def test_two_uncertain_opinions_hold(self, valkey: redis.Redis) -> None:
+        """The last uncertain provider leads to a person, with both opinions."""
+        router, _ = build(
+            valkey, {"tencent": uncertain, "aliyun2": uncertain}, review_uncertain="next"
+        )
+        first = ask(router, "a")
+        second = ask(router, "a", tried=first.tried)
+        assert isinstance(second, Hold)
+        assert {opinion.provider for opinion in second.opinions} == {"tencent", "aliyun2"}
+
+    def test_same_picture_is_paid_once(self, valkey: redis.Redis) -> None:
+        """Eight threads with one picture make one call; the others are told to wait, then reuse."""
+        gate = threading.Event()
+
+        def slow(_: str) -> Decision:
+            gate.wait(5)
+            return Decision.BLOCK
+
+        router, providers = build(valkey, {"tencent": slow})
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(ask(router, "same"))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        while len(answers) < 7:
+            time.sleep(0.005)
+        gate.set()
+        for thread in threads:
+            thread.join()
+        waits = [answer for answer in answers if isinstance(answer, Wait)]
+        assert len(waits) == 7
+        assert {wait.why for wait in waits} == {"same_picture"}
+        assert all(0 < wait.delay_s < 2 and not wait.counts_as_attempt for wait in waits)
+        assert len(providers["tencent"].asked) == 1
+        assert isinstance(ask(router, "same"), Answered)
+
+
+class TestFailures:
+    def test_failed_tries_are_spaced_and_then_the_next_provider_is_asked(
+        self, valkey: redis.Redis
+    ) -> None:
+        """Three failures at the first provider, each counted, then the second decides."""
+        router, _ = build(
+            valkey, {"tencent": fail(ProviderUnavailable("down")), "aliyun2": approve}
+        )
+        tried: tuple[str, ...] = ()
+        whys = []
+        for attempt in range(3):
+            answer = ask(router, "a", tried=tried, attempts=attempt)
+            assert isinstance(answer, Wait)
+            assert answer.counts_as_attempt
+            whys.append((answer.why, answer.delay_s))
+            tried = answer.tried
+        assert whys == [("retry", 1.0), ("retry", 2.0), ("next_provider", 0.5)]
+        last = ask(router, "a", tried=tried, attempts=3)
+        assert isinstance(last, Answered)
+        assert last.opinion.provider == "aliyun2"
+
+    @pytest.mark.parametrize(
+        ("policy", "kind"), [("hold", Hold), ("dead_letter", GiveUp)], ids=["hold", "dead_letter"]
+    )
+    def test_all_failed(self, valkey: redis.Redis, policy: str, kind: type) -> None:
+        """After the last try the upload is held or given up, as settings say."""
+        router, _ = build(
+            valkey,
+            {"tencent": fail(ProviderUnavailable("down"))},
+            review_tries=1,
+            review_exhausted=policy,
+        )
+        assert isinstance(ask(router, "a"), kind)
+
+    def test_unknown_answer_is_asked_once_more(self, valkey: redis.Redis) -> None:
+        """An answer nobody understands is repeated once, then a person decides."""
+        router, providers = build(valkey, {"tencent": fail(ProviderAnswerUnknown("what?"))})
+        first = ask(router, "a")
+        assert isinstance(first, Wait)
+        second = ask(router, "a", tried=first.tried)
+        assert isinstance(second, Hold)
+        assert second.reason == "providers_failed"
+        assert len(providers["tencent"].asked) == 2
+
+    def test_rejected_image_is_held_with_the_reason(self, valkey: redis.Redis) -> None:
+        """A provider that will never judge the picture sends it to a person."""
+        router, _ = build(valkey, {"tencent": fail(ProviderRejectedImage("side too short"))})
+        answer = ask(router, "a")
+        assert isinstance(answer, Hold)
+        assert answer.reason == "provider_rejected_image"
+        assert "side too short" in answer.detail
+
+    def test_misconfigured_opens_at_once_and_loses_nothing(self, valkey: redis.Redis) -> None:
+        """One refused key opens the breaker; the upload goes to the next provider."""
+        router, providers = build(
+            valkey, {"tencent": fail(ProviderMisconfigured("bad key")), "aliyun2": approve}
+        )
+        first = ask(router, "a")
+        assert isinstance(first, Wait)
+        assert not first.counts_as_attempt
+        assert isinstance(ask(router, "a", tried=first.tried), Answered)
+        assert isinstance(ask(router, "b"), Answered)
+        assert len(providers["tencent"].asked) == 1
+        status = router.status()[0]
+        assert status.state == "open"
+        assert "bad key" in status.reason
+        assert (status.calls_today, status.yuan_today) == (0, 0)
+
+    def test_retry_after_is_honoured_for_all(self, valkey: redis.Redis) -> None:
+        """A rate answer pauses the provider for everybody and counts no attempt."""
+        router, providers = build(
+            valkey, {"tencent": fail(ProviderRateLimited("slow down", retry_after_s=7))}
+        )
+        first, second = ask(router, "a"), ask(router, "b")
+        assert isinstance(first, Wait)
+        assert isinstance(second, Wait)
+        assert 7 <= first.delay_s < 9
+        assert not first.counts_as_attempt
+        assert 6 < second.delay_s < 9
+        assert second.why == "rate"
+        assert len(providers["tencent"].asked) == 1
+        assert router.status()[0].state == "paused"
+
+    def test_too_long_a_wait_is_held(self, valkey: redis.Redis) -> None:
+        """An upload that would wait past the limit goes to a person."""
+        router, _ = build(
+            valkey,
+            {"tencent": fail(ProviderRateLimited("slow down", retry_after_s=7))},
+            review_max_wait_s=60,
+        )
+        answer = ask(router, "a", waiting_since_s=55)
+        assert isinstance(answer, Hold)
+        assert answer.reason == "provider_wait_too_long"
+
+    def test_a_picture_that_cannot_be_read_books_nothing(self, valkey: redis.Redis) -> None:
+        """When the picture cannot be made the leave is given back and the error passes on."""
+        router, providers = build(valkey, {"tencent": approve})
+
+        def broken() -> bytes:
+            raise StorageUnavailable("gone")
+
+        with pytest.raises(StorageUnavailable):
+            ask(router, "a", jpeg=broken)
+        assert router.total_today() == (0, 0)
+        assert router.status()[0].in_flight == 0
+        assert providers["tencent"].asked == []
+        assert isinstance(ask(router, "a"), Answered)
+
+    def test_a_dead_redis_is_a_transient_failure(self) -> None:
+        """Without Redis the step fails in a way that is retried."""
+        client = redis.Redis(unix_socket_path="/nowhere/redis.sock", decode_responses=True)
+        router, _ = build(client, {"tencent": approve})
+        with pytest.raises(StorageUnavailable):
+            ask(router, "a")
+
+
+class TestLimits:
+    def test_rate_in_any_window(self, valkey: redis.Redis) -> None:
+        """With 5 a second the sixth call waits until the first is a second old."""
+        router, providers = build(valkey, {"tencent": approve}, tencent_rate_per_s=5)
+        answers = [ask(router, index) for index in range(6)]
+        assert [isinstance(answer, Answered) for answer in answers] == [True] * 5 + [False]
+        assert answers[5].why == "rate"
+        assert 0.5 < answers[5].delay_s < 1.2
+        assert len(providers["tencent"].asked) == 5
+
+    def test_waiters_are_spread_over_the_future(self, valkey: redis.Redis) -> None:
+        """A thousand refused uploads get promises one behind the other, so nobody polls."""
+        router, _ = build(
+            valkey,
+            {"tencent": approve},
+            tencent_rate_per_s=5,
+            tencent_concurrency=1000,
+            review_max_wait_s=10_000,
+        )
+        answers = [ask(router, index) for index in range(1005)]
+        delays = sorted(answer.delay_s for answer in answers if isinstance(answer, Wait))
+        assert len(delays) == 1000
+        assert 195 < delays[-1] < 205
+        for second in range(1, 200):
+            inside = sum(1 for delay in delays if second <= delay < second + 1)
+            assert inside <= 7
+        assert router.status()[0].waiting == 1000
+
+    def test_concurrency_and_a_dead_holder(self, valkey: redis.Redis) -> None:
+        """A full house refuses; the slot of a killed worker comes back by itself."""
+        router, _ = build(valkey, {"tencent": approve}, tencent_concurrency=1)
+        far_us = int((time.time() + 100) * 1e6)
+        valkey.zadd(f"{PREFIX}review:slots:tencent", {"dead": far_us})
+        refused = ask(router, "a")
+        assert isinstance(refused, Wait)
+        assert refused.why == "concurrency"
+        valkey.zadd(f"{PREFIX}review:slots:tencent", {"dead": int((time.time() - 1) * 1e6)})
+        valkey.delete(f"{PREFIX}review:queue:tencent")
+        assert isinstance(ask(router, "a"), Answered)
+
+    def test_patience_decides_between_waiting_and_the_next_provider(
+        self, valkey: redis.Redis
+    ) -> None:
+        """A short wait keeps the preferred provider, a long one passes on to the next."""
+        given = {"tencent": fail(ProviderRateLimited("busy", retry_after_s=20)), "aliyun2": approve}
+        router, _ = build(valkey, given, review_patience_s=30)
+        ask(router, "a")
+        assert isinstance(ask(router, "b"), Wait)
+        impatient, _ = build(valkey, given, review_patience_s=5)
+        answer = ask(impatient, "c")
+        assert isinstance(answer, Answered)
+        assert answer.opinion.provider == "aliyun2"
+
+
+class TestBudget:
+    def test_spent_holds(self, valkey: redis.Redis) -> None:
+        """The call after the last one paid for is held, although another provider has budget."""
+        router, providers = build(
+            valkey, {"tencent": approve, "aliyun2": approve}, tencent_daily_calls=2
+        )
+        answers = [ask(router, index) for index in range(3)]
+        assert isinstance(answers[2], Hold)
+        assert answers[2].reason == "budget_spent"
+        assert providers["aliyun2"].asked == []
+
+    def test_spent_passes_to_another_provider(self, valkey: redis.Redis) -> None:
+        """With other_provider the next one is asked until it has nothing left either."""
+        router, providers = build(
+            valkey,
+            {"tencent": approve, "aliyun2": approve},
+            tencent_daily_calls=2,
+            aliyun2_daily_yuan=0.003,
+            review_budget_spent="other_provider",
+        )
+        answers = [ask(router, index) for index in range(5)]
+        assert [type(answer) for answer in answers] == [Answered] * 4 + [Hold]
+        assert len(providers["aliyun2"].asked) == 2
+
+    @pytest.mark.parametrize(
+        ("probability", "kind"), [(0.29, Approve), (0.31, Hold)], ids=["below", "above"]
+    )
+    def test_spent_approves_below_the_declared_probability(
+        self, valkey: redis.Redis, probability: float, kind: type
+    ) -> None:
+        """Only the declared rule approves unseen, and only below its number."""
+        router, _ = build(
+            valkey,
+            {"tencent": approve},
+            review_daily_calls=1,
+            review_budget_spent="approve_below",
+            review_approve_below=0.3,
+        )
+        ask(router, "a", probability=probability)
+        assert isinstance(ask(router, "b", probability=probability), kind)
+
+    @pytest.mark.parametrize(
+        ("error", "billed"),
+        [
+            (ProviderUnavailable("connection refused"), 0),
+            (ProviderRateLimited("busy"), 0),
+            (ProviderRejectedImage("too small"), 0),
+            (ProviderSilent("time-out"), 1),
+            (ProviderAnswerUnknown("html"), 1),
+        ],
+        ids=lambda value: getattr(value, "code", value),
+    )
+    def test_refunds(self, valkey: redis.Redis, error: ModerationError, billed: int) -> None:
+        """What was surely not billed is given back; what may have been is not."""
+        router, _ = build(valkey, {"tencent": fail(error)})
+        ask(router, "a")
+        assert router.total_today() == (billed, pytest.approx(0.0015 * billed))
+
+    def test_low_budget_is_told_once(self, valkey: redis.Redis, capsys) -> None:
+        """At 80 % of the calls one warning is logged and the status says low."""
+        router, _ = build(valkey, {"tencent": approve}, tencent_daily_calls=10)
+        for index in range(7):
+            ask(router, index)
+        assert not router.status()[0].low
+        for index in range(7, 10):
+            ask(router, index)
+        assert router.status()[0].low
+        assert capsys.readouterr().out.count("review_budget_low") == 1
+
+    def test_a_day_ends_at_midnight_of_the_zone(self, valkey: redis.Redis) -> None:
+        """The day's key carries the date in the budget's zone."""
+        router, _ = build(valkey, {"tencent": approve}, review_budget_timezone="Pacific/Kiritimati")
+        ask(router, "a")
+        today = datetime.datetime.now(zoneinfo.ZoneInfo("Pacific/Kiritimati")).date()
+        assert valkey.keys(f"{PREFIX}review:day:*") == [f"{PREFIX}review:day:{today}"]
+
+
+class TestBreaker:
+    def test_opens_on_failures_and_skips_to_the_next(self, valkey: redis.Redis) -> None:
+        """Enough failed calls in a minute open it; later uploads go straight to the next one."""
+        router, providers = build(
+            valkey,
+            {"tencent": fail(ProviderUnavailable("down")), "aliyun2": approve},
+            review_breaker_calls=5,
+        )
+        for index in range(5):
+            ask(router, index)
+        assert router.status()[0].state == "open"
+        assert isinstance(ask(router, "x"), Answered)
+        assert len(providers["tencent"].asked) == 5
+
+    def test_half_opens_with_one_probe_at_a_time(self, valkey: redis.Redis) -> None:
+        """After the pause one call goes through; two good ones in a row close it."""
+        state = {"up": False}
+        gate = threading.Event()
+
+        def answer(_: str) -> Decision | ModerationError:
+            if not state["up"]:
+                return ProviderUnavailable("down")
+            gate.wait(5)
+            return Decision.APPROVE
+
+        router, providers = build(
+            valkey, {"tencent": answer}, review_breaker_calls=2, review_breaker_open_s=0.2
+        )
+        ask(router, 1), ask(router, 2)
+        assert router.status()[0].state == "open"
+        assert isinstance(ask(router, 3), Wait)
+        state["up"] = True
+        time.sleep(0.25)
+        assert router.status()[0].state == "probing"
+        results = []
+        probe = threading.Thread(target=lambda: results.append(ask(router, 4)))
+        valkey.delete(f"{PREFIX}review:queue:tencent")
+        probe.start()
+        while len(providers["tencent"].asked) < 3:
+            time.sleep(0.005)
+        blocked = ask(router, 5)
+        assert isinstance(blocked, Wait)
+        assert blocked.why == "breaker"
+        gate.set()
+        probe.join()
+        valkey.delete(f"{PREFIX}review:queue:tencent")
+        assert isinstance(ask(router, 6), Answered)
+        assert router.status()[0].state == "ready"
+
+    def test_a_failed_probe_doubles_the_pause(self, valkey: redis.Redis) -> None:
+        """A provider that stays down is asked less and less often."""
+        router, _ = build(
+            valkey,
+            {"tencent": fail(ProviderUnavailable("down"))},
+            review_breaker_calls=1,
+            review_breaker_open_s=0.1,
+        )
+        ask(router, 1)
+        time.sleep(0.15)
+        ask(router, 2)
+        status = router.status()[0]
+        clock = valkey.time()
+        assert status.until - (clock[0] + clock[1] / 1e6) == pytest.approx(0.2, abs=0.1)
+
+    def test_reset_closes_it(self, valkey: redis.Redis) -> None:
+        """An operator who has mended the account need not wait."""
+        router, _ = build(valkey, {"tencent": fail(ProviderMisconfigured("bad key"))})
+        ask(router, "a")
+        router._limits.reset("tencent")
+        assert router.status()[0].state == "ready"
+
+
+class TestRepeatedScripts:
+    """The Redis client repeats a script whose reply was lost with the connection."""
+
+    def test_admit_twice_books_once(self, valkey: redis.Redis) -> None:
+        """The same token gets the same leave."""
+        router, _ = build(valkey, {"tencent": approve})
+        limits = router._limits
+        days = limits._days()
+        question = limits._question(sha("a"), "token-1", ["tencent"], 0, days)
+        keys = [limits._key("opinions", sha("a")), limits._key("flight", sha("a"))]
+        keys += [key for key, _ in days]
+        keys += [limits._key(kind, "tencent") for kind in ("window", "slots", "queue", "health")]
+        first = limits._admit(keys=keys, args=[json.dumps(question)])
+        assert first[0] == "go"
+        assert limits._admit(keys=keys, args=[json.dumps(question)]) == first
+        assert router.total_today()[0] == 1
+
+    def test_settle_twice_refunds_once(self, valkey: redis.Redis) -> None:
+        """The second settlement changes nothing."""
+        router, _ = build(valkey, {"tencent": approve})
+        limits = router._limits
+        leave = limits.admit(sha("a"), ["tencent"], opinions=0)
+        for _ in range(2):
+            limits.settle(leave, sha("a"), outcome="failed", billed=False, error="x")
+        assert router.total_today() == (0, 0)
+
+
+class TestBorders:
+    def test_a_silent_crossing_is_refused(self, valkey: redis.Redis) -> None:
+        """Naming an overseas provider for domestic pictures stops the start."""
+        config = settings(
+            review_domestic="huggingface", huggingface_token="hf_x", huggingface_endpoint=""
+        )
+        provider = ScriptedProvider(config, approve, name="huggingface", home=Region.OVERSEAS)
+        with pytest.raises(ConfigurationError, match="domestic:huggingface"):
+            Router(config, valkey, PREFIX, providers={"huggingface": provider})
+
+    def test_an_explicit_crossing_is_allowed(self, valkey: redis.Redis) -> None:
+        """The operator's word opens exactly one pair."""
+        config = settings(review_domestic="huggingface", review_cross_border="domestic:huggingface")
+        provider = ScriptedProvider(config, approve, name="huggingface", home=Region.OVERSEAS)
+        router = Router(config, valkey, PREFIX, providers={"huggingface": provider})
+        assert isinstance(ask(router, "a"), Answered)
+
+    def test_every_key_has_the_prefix_and_an_end(self, valkey: redis.Redis) -> None:
+        """Nothing is written outside the prefix and nothing lives for ever."""
+        router, _ = build(valkey, {"tencent": approve}, tencent_rate_per_s=1)
+        ask(router, "a"), ask(router, "b")
+        keys = valkey.keys("*")
+        assert keys
+        assert all(key.startswith(PREFIX) for key in keys)
+        assert all(valkey.ttl(key) > 0 for key in keys)
+        assert sha("a") in " ".join(keys)

@@ -1,0 +1,293 @@
+"""Composition root of a worker process: settings in, a running Celery worker out.
+
+Two roles: `moderate` holds the model, `io` does the slow network calls (review and callback), so
+that neither waits for the other. Everything is built here and passed down; a part that cannot be
+built stops the process before it takes any work.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_ready
+from celery.worker import state
+
+from producer.connect import connect_store, find_redis_url, make_celery
+from producer.contract import Region, Stage
+from producer.dead_letters import DeadLetters
+from producer.endpoints import Endpoints
+from producer.http_guard import parse_networks
+from producer.images import Images
+from producer.logs import configure_logging
+from worker.alarms import AlarmDuty, make_teller, provider_statuses
+from worker.batch import BatchKnobs, ModerateDrain
+from worker.callback import CallbackSender
+from worker.decode import DecodeLimits, Decoder
+from worker.drain import LineDrain
+from worker.outcomes import Outcomes
+from worker.pixels import InputSpec
+from worker.policy import load_policy
+from worker.settings import WorkerSettings
+from worker.style import StyleHead
+from worker.supervised import follow_supervisor
+from worker.sweeper import Sweeper
+from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
+from worker.views import ViewOptions
+
+log = structlog.get_logger()
+
+Role = Literal["moderate", "io"]
+
+#: Stages of each role; also the Celery queues it listens to.
+ROLES: dict[Role, tuple[Stage, ...]] = {
+    "moderate": (Stage.MODERATE,),
+    "io": (Stage.REVIEW, Stage.CALLBACK),
+}
+
+
+class Worker:
+    """One worker process of a role, from its parts to its end."""
+
+    def __init__(self, role: Role, settings: WorkerSettings) -> None:
+        self.role = role
+        self.settings = settings
+        self.stop = threading.Event()
+        self.store = connect_store(settings)
+        self.celery = make_celery(settings, find_redis_url(settings))
+        self.images = Images(settings)
+        self.outcomes = Outcomes(self.store, settings.callback_url)
+        self.facts: dict[str, Any] = {}
+        self._closers: list[Callable[[], object]] = [self.images.close]
+        build = self._build_moderate if role == "moderate" else self._build_io
+        register(self.celery, build())
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _build_moderate(self) -> dict[Stage, Doorbell]:
+        from worker.bundle import Bundle
+        from worker.engine import Engine
+
+        settings = self.settings
+        bundle = Bundle.load(settings.bundle, settings.models_folder)
+        policy = load_policy(settings.policy_file)
+        engine = Engine(
+            bundle,
+            execution_providers=settings.execution_providers,
+            threads=settings.threads,
+            micro_batch=settings.micro_batch,
+            max_rss_mb=settings.max_rss_mb,
+        )
+        self.facts |= {**engine.description, "policy": policy.version}
+        decoder = self._make_decoder(bundle.input)
+        style = StyleHead()
+        drain = ModerateDrain(
+            store=self.store,
+            outcomes=self.outcomes,
+            fetch=self.images.fetch,
+            decoder=decoder,
+            engine=engine,
+            policy=policy,
+            drawn_probability=lambda view: style.drawn_probability(view.pixels),
+            has_reviewers=self._has_reviewers,
+            knobs=BatchKnobs(
+                batch_size=settings.batch_size,
+                batch_wait_s=settings.batch_wait_s,
+                lease_s=settings.lease_s,
+                fetch_threads=settings.fetch_threads,
+                bundle_id=bundle.id,
+            ),
+        )
+        self._closers += [drain.close, decoder.close]
+        return {Stage.MODERATE: Doorbell(self.store, Stage.MODERATE, drain, self.stop)}
+
+    def _build_io(self) -> dict[Stage, Doorbell]:
+        settings = self.settings
+        sender = CallbackSender(
+            settings.callback_secrets,
+            allowed=parse_networks(settings.private_networks),
+            timeout_s=settings.callback_timeout_s,
+        )
+        endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
+        letters = DeadLetters(self.store, self.outcomes.callback_url)
+        step = CallbackStep(
+            store=self.store,
+            sender=sender,
+            dead_letters=letters,
+            endpoints=endpoints,
+            schedule_s=settings.callback_schedule_s,
+            stop=self.stop,
+        )
+        callback_drain = LineDrain(
+            store=self.store,
+            # A failing endpoint gets one probe at a time, so that it holds one thread at most.
+            lines=lambda: {
+                line: 1 if failing else settings.callback_concurrency
+                for line, failing in endpoints.open_lines().items()
+            },
+            handle=step.handle,
+            threads=settings.callback_threads,
+            lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
+        )
+        self._closers += [callback_drain.close, sender.close]
+        return {
+            Stage.REVIEW: Doorbell(self.store, Stage.REVIEW, self._review_drain(), self.stop),
+            Stage.CALLBACK: Doorbell(self.store, Stage.CALLBACK, callback_drain, self.stop),
+        }
+
+    def _review_drain(self) -> LineDrain:
+        from worker.bundle import Bundle
+        from worker.review.router import Router
+
+        settings = self.settings
+        # The child that decodes starts with the first gray picture.
+        decoder = self._make_decoder(Bundle.load(settings.bundle, settings.models_folder).input)
+        step = ReviewStep(
+            store=self.store,
+            outcomes=self.outcomes,
+            router=Router(settings, self.store.redis, self.store.prefix),
+            fetch=self.images.fetch,
+            decoder=decoder,
+            stop=self.stop,
+        )
+        drain = LineDrain(
+            store=self.store,
+            lines=lambda: {Stage.REVIEW.value: 0},
+            handle=step.handle,
+            threads=settings.review_threads,
+            lease_s=max(settings.lease_s, 3 * settings.review_timeout_s),
+        )
+        self._closers += [drain.close, decoder.close]
+        return drain
+
+    def _make_decoder(self, spec: InputSpec) -> Decoder:
+        settings = self.settings
+        limits = DecodeLimits(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_pixels,
+            max_side_px=settings.max_side_px,
+            max_aspect_ratio=settings.max_aspect_ratio,
+            max_frames=settings.max_frames,
+            max_total_pixels=settings.max_total_pixels,
+            timeout_s=settings.decode_timeout_s,
+            memory_bytes=settings.decode_memory_bytes,
+        )
+        options = ViewOptions(
+            spec=spec,
+            max_frames=settings.scored_frames,
+            served_crop=settings.served_crop,
+            pad_to_square=settings.pad_to_square,
+            flat_rule=settings.flat_rule,
+        )
+        return Decoder(limits, options)
+
+    def _has_reviewers(self, region: Region) -> bool:
+        return bool(self.settings.route_of(region))
+
+    def _duties(self) -> dict[str, Callable[[], object]]:
+        """What the sweeper does besides ringing, by the name of its lock.
+
+        Alarms from any process, for the other kind may be the one that is missing; the ledger only
+        from io, whose memory SQLAlchemy may use.
+        """
+        duties: dict[str, Callable[[], object]] = {"alarms": self._alarm_duty()}
+        url = self.settings.ledger_url
+        if self.role != "io" or (url is not None and url.get_secret_value() == "off"):
+            return duties
+        try:
+            from worker.ledger import LedgerDrain
+        except ModuleNotFoundError as error:
+            log.error("ledger_absent", package=error.name, hint="avatar-moderation[ledger]")
+            return duties
+        drain = LedgerDrain(self.settings, self.store)
+        self._closers.append(drain.close)
+        return {**duties, "ledger": drain}
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit code."""
+        name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        duties = self._duties()
+        sweeper = Sweeper(
+            store=self.store,
+            celery=self.celery,
+            name=name,
+            facts=lambda: self._sign_of_life(name),
+            stop=self.stop,
+            duties=duties,
+        )
+
+        def on_ready(**_: object) -> None:
+            sweeper.tick()
+            sweeper.start()
+            log.info("worker_ready", **self.facts)
+
+        def on_signal(_number: int, _frame: object) -> None:
+            self.stop.set()
+            state.should_stop = 0  # type: ignore[assignment]
+
+        worker_ready.connect(on_ready, weak=False)
+        stages = ROLES[self.role]
+        # As root inside a container is a deployment's choice; the queue carries JSON only.
+        warnings.simplefilter("ignore", SecurityWarning)
+        process = self.celery.Worker(
+            queues=[stage.value for stage in stages],
+            pool="threads",
+            # One thread to drain and one to note a doorbell that rings meanwhile.
+            concurrency=2 * len(stages),
+            hostname=name,
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        # Celery's own handlers print to the terminal and would stop before the drains give back.
+        setattr(process, "install_platform_tweaks", lambda _worker: _install(on_signal))  # noqa: B010
+        try:
+            process.start()
+        finally:
+            self.stop.set()
+            for close in self._closers:
+                close()
+        return int(process.exitcode or 0)
+
+    def _alarm_duty(self) -> AlarmDuty:
+        return AlarmDuty(
+            self.store,
+            self.settings,
+            lambda: provider_statuses(self.store, self.settings),
+            make_teller(self.settings),
+        )
+
+    def _sign_of_life(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "role": self.role,
+            "stages": ROLES[self.role],
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": importlib.metadata.version("avatar-moderation"),
+            **self.facts,
+        }
+
+
+def run_worker(role: Role, settings: WorkerSettings) -> int:
+    """Build and run one worker process; returns its exit code."""
+    configure_logging(settings, role)
+    follow_supervisor()
+    return Worker(role, settings).run()
+
+
+def _install(handler: Callable[[int, Any], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)

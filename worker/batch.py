@@ -1,0 +1,482 @@
+"""The moderating loop: claim up to 32 uploads, fetch and decode ahead, score in micro-batches.
+
+Input is the line `moderate` of the store; output are transitions. Every upload has its own outcome:
+a damaged picture is rejected alone, a store that does not answer postpones one upload, an error of
+the model ends the uploads of one micro-batch one by one. Fetching and decoding run in threads ahead
+of the model, bounded, so the model rarely waits and memory does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import redis
+import structlog
+
+from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
+from producer.errors import WorkerKilled
+from producer.store import Advanced, Lease, Store, Transition, write_patiently
+from worker import retry
+from worker.outcomes import Outcomes
+from worker.policy import Judgement, Policy, ViewScore, judge
+
+log = structlog.get_logger()
+
+#: Decoded pictures that may wait for the model; bounds memory together with the fetch threads.
+READY_AHEAD = 4
+
+#: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
+LOW_WATER = 8
+
+#: Seconds after which a record that this version cannot read is looked at again.
+UNREADABLE_WAIT_S = 60.0
+
+
+class Decoder(Protocol):
+    """Bytes to views; see decode.py."""
+
+    def decode(self, data: bytes) -> Any:
+        """Decode one picture or raise InvalidInput."""
+
+
+class Engine(Protocol):
+    """Views to scores; see engine.py."""
+
+    micro_batch: int
+
+    def score(self, pixels: Any, cut_offs: Sequence[float] = ()) -> Sequence[Any]:
+        """One score a row, in order."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchKnobs:
+    """How much is taken at once; see the settings of the same names."""
+
+    batch_size: int
+    batch_wait_s: float
+    lease_s: float
+    fetch_threads: int
+    bundle_id: str
+
+
+@dataclasses.dataclass
+class Prepared:
+    """One upload on its way to the model: its picture, or what came of it already."""
+
+    lease: Lease
+    avatar: Avatar
+    started_s: float
+    sha256: str = ""
+    picture: Any = None
+    known: dict[str, str] | None = None
+    error: BaseException | None = None
+
+
+class ModerateDrain:
+    """Empties the line `moderate`. One per process; `drain` is called for every doorbell.
+
+    Args:
+        store: where uploads are claimed and verdicts written.
+        outcomes: what happens after an error.
+        fetch: image reference and upload id to bytes.
+        decoder: bytes to views, in a child process.
+        engine: views to scores.
+        policy: scores to verdict.
+        drawn_probability: a view's pixels to 0..1; asked only when it matters.
+        has_reviewers: whether a cloud provider is configured for a region.
+        knobs: sizes and times.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        outcomes: Outcomes,
+        fetch: Callable[[str, str], bytes],
+        decoder: Decoder,
+        engine: Engine,
+        policy: Policy,
+        drawn_probability: Callable[[Any], float],
+        has_reviewers: Callable[[Region], bool],
+        knobs: BatchKnobs,
+    ) -> None:
+        self._store = store
+        self._outcomes = outcomes
+        self._fetch = fetch
+        self._decoder = decoder
+        self._engine = engine
+        self._policy = policy
+        self._drawn_probability = drawn_probability
+        self._has_reviewers = has_reviewers
+        self._knobs = knobs
+        self._cut_offs = policy.boundaries()
+        self._pool = concurrent.futures.ThreadPoolExecutor(knobs.fetch_threads, "fetch")
+        self._token = f"{random.getrandbits(64):016x}"
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def drain(self, stop: threading.Event) -> int:
+        """Work until nothing is due or `stop` is set; returns how many uploads were decided.
+
+        What is in hand when `stop` is set and not scored yet is given back, due at once.
+        """
+        return _Run(self, stop).run()
+
+
+class _Run:
+    """One drain: what is in hand and what is ready for the model."""
+
+    def __init__(self, owner: ModerateDrain, stop: threading.Event) -> None:
+        self._o = owner
+        self._knobs = owner._knobs
+        self._store = owner._store
+        self._stop = stop
+        self._in_hand: dict[str, Avatar] = {}
+        self._ready: queue.Queue[Prepared] = queue.Queue(maxsize=READY_AHEAD)
+        self._alone = False
+        self._abandoned = threading.Event()
+        self._renewed_s = time.monotonic()
+        self._decided = 0
+
+    def run(self) -> int:
+        try:
+            claimed = self._claim(linger=True)
+            while (claimed or self._in_hand) and not self._stop.is_set():
+                if self._in_hand:
+                    self._finish(self._collect())
+                    self._renew()
+                claimed = self._has_room() and self._claim(linger=False)
+        finally:
+            self._give_back()
+        return self._decided
+
+    # -- taking --------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether to take more; nothing is put beside an upload whose holder died."""
+        return not self._in_hand or (not self._alone and len(self._in_hand) < LOW_WATER)
+
+    def _claim(self, *, linger: bool) -> bool:
+        """Take what is due; returns whether there was anything."""
+        leases = self._claim_once(self._knobs.batch_size)
+        self._alone = any(lease.crashes for lease in leases)
+        self._accept(leases)
+        missing = self._knobs.batch_size - len(leases)
+        if linger and leases and missing and self._knobs.batch_wait_s and not self._alone:
+            self._stop.wait(self._knobs.batch_wait_s)
+            self._accept(self._claim_once(missing))
+        return bool(leases)
+
+    def _claim_once(self, limit: int, lanes: Iterable[Priority] | None = None) -> list[Lease]:
+        options: dict[str, Any] = {} if lanes is None else {"lanes": tuple(lanes)}
+        return self._store.claim(
+            Stage.MODERATE,
+            limit,
+            lease_s=self._knobs.lease_s,
+            token=self._o._token,
+            busy=bool(self._in_hand),
+            **options,
+        )
+
+    def _accept(self, leases: list[Lease]) -> None:
+        """Start fetching what was claimed; drop what has been decided elsewhere."""
+        started_s = time.monotonic()
+        for lease, avatar in zip(leases, self._read(leases), strict=True):
+            if avatar is None or avatar.state != AvatarState.QUEUED:
+                self._store.drop(Stage.MODERATE, lease.item, token=self._o._token)
+                continue
+            self._in_hand[lease.item] = avatar
+            prepared = Prepared(lease, avatar, started_s)
+            if lease.crashes >= retry.MAX_CRASHES:
+                prepared.error = WorkerKilled(
+                    f"the worker process died {lease.crashes} times with this upload in its hands"
+                )
+                self._finish([prepared])
+            else:
+                self._o._pool.submit(self._prepare, prepared)
+
+    def _read(self, leases: list[Lease]) -> list[Avatar | None]:
+        """The records of what was claimed; one that cannot be read is left to a newer version."""
+        try:
+            return self._store.get_many([lease.item for lease in leases]) if leases else []
+        except (ValueError, KeyError) as error:
+            if len(leases) > 1:
+                return [avatar for lease in leases for avatar in self._read([lease])]
+            log.error("record_unreadable", upload_id=leases[0].item, message=str(error)[:200])
+            self._store.put_back(
+                Stage.MODERATE,
+                leases[0].item,
+                token=self._o._token,
+                priority=Priority.NORMAL,
+                delay_s=UNREADABLE_WAIT_S,
+            )
+            return [None]
+
+    def _prepare(self, prepared: Prepared) -> None:
+        """In a fetch thread: bytes, hash, what is known of this content, views."""
+        if self._abandoned.is_set():
+            return
+        try:
+            avatar = prepared.avatar
+            data = self._o._fetch(avatar.image, avatar.upload_id)
+            prepared.sha256 = hashlib.sha256(data).hexdigest()
+            prepared.known = self._known(prepared.sha256, avatar.region)
+            if prepared.known is None:
+                prepared.picture = self._o._decoder.decode(data)
+        except Exception as error:  # noqa: BLE001 - the edge of one upload; retry.decide sorts it
+            prepared.error = error
+        while not self._abandoned.is_set():
+            try:
+                self._ready.put(prepared, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
+        """An operator's overruling or an earlier verdict on the same content."""
+        store = self._store
+        overruled, cached = store.redis.mget(
+            store.key("overrule", sha256), self._verdict_key(sha256, region)
+        )
+        if overruled:
+            return {**json.loads(overruled)}
+        if cached:
+            return {**json.loads(cached), "decided_by": "cache"}
+        return None
+
+    def _verdict_key(self, sha256: str, region: Region) -> str:
+        return self._store.key(
+            "verdict", sha256, self._knobs.bundle_id, self._o._policy.version, region
+        )
+
+    # -- scoring -------------------------------------------------------------------------------
+
+    def _collect(self) -> list[Prepared]:
+        """Wait for prepared uploads, up to one micro-batch of views."""
+        try:
+            prepared = [self._ready.get(timeout=0.5)]
+        except queue.Empty:
+            return []
+        views = _view_count(prepared[0])
+        while views < self._o._engine.micro_batch:
+            try:
+                prepared.append(self._ready.get_nowait())
+            except queue.Empty:
+                break
+            views += _view_count(prepared[-1])
+        return prepared
+
+    def _finish(self, batch: list[Prepared]) -> None:
+        """Decide and commit some uploads in one round trip."""
+        if not batch:
+            return
+        scores = self._score([p for p in batch if p.error is None and p.known is None])
+        transitions: list[Transition] = []
+        for prepared in batch:
+            if prepared.avatar.upload_id not in self._in_hand:
+                continue
+            try:
+                if prepared.error is not None:
+                    raise prepared.error
+                transitions.append(self._decide(prepared, scores))
+            except Exception as error:  # noqa: BLE001 - the edge of one upload
+                change = self._o._outcomes.after_error(
+                    prepared.avatar,
+                    Stage.MODERATE,
+                    error,
+                    token=self._o._token,
+                    stop=self._stop,
+                    sha256=prepared.sha256,
+                )
+                if change is not None:
+                    transitions.append(change)
+        self._commit(transitions)
+        for prepared in batch:
+            self._in_hand.pop(prepared.avatar.upload_id, None)
+
+    def _score(self, batch: list[Prepared]) -> dict[str, list[ViewScore] | BaseException]:
+        """Scores by content; the same content in one micro-batch is scored once."""
+        unique = {p.sha256: p for p in batch if p.picture.flat is None}
+        views = [(sha256, view) for sha256, p in unique.items() for view in p.picture.views]
+        if not views:
+            return {}
+        scores: dict[str, list[ViewScore] | BaseException] = {sha256: [] for sha256 in unique}
+        started_s = time.monotonic()
+        try:
+            pixels = np.stack([view.pixels for _, view in views])
+            results = self._o._engine.score(pixels, self._o._cut_offs)
+        except Exception as error:  # noqa: BLE001 - one picture's error must not end the batch
+            if len(unique) > 1:
+                for p in unique.values():
+                    scores.update(self._score([p]))
+                return scores
+            return {sha256: error for sha256 in unique}
+        for (sha256, view), result in zip(views, results, strict=True):
+            rows = scores[sha256]
+            assert isinstance(rows, list)
+            rows.append(
+                ViewScore(
+                    raw_score=result.raw_score,
+                    probability=result.probability,
+                    frame=view.frame,
+                    background=view.background,
+                    crop=view.crop,
+                )
+            )
+        log.debug(
+            "batch_scored",
+            uploads=len(unique),
+            views=len(views),
+            seconds=round(time.monotonic() - started_s, 4),
+        )
+        return scores
+
+    def _decide(
+        self, prepared: Prepared, scores: dict[str, list[ViewScore] | BaseException]
+    ) -> Transition:
+        if prepared.known is not None:
+            return self._transition(prepared, {**prepared.known, "sha256": prepared.sha256}, {})
+        if prepared.picture.flat is not None:
+            fields = {
+                "state": Verdict.APPROVED.value,
+                "reason": f"flat: {prepared.picture.flat}",
+                "decided_by": "rule",
+                "sha256": prepared.sha256,
+                "policy": self._o._policy.version,
+            }
+            return self._transition(prepared, fields, {})
+        rows = scores[prepared.sha256]
+        if isinstance(rows, BaseException):
+            raise rows
+        judgement = judge(
+            rows, self._o._policy, prepared.avatar.region, self._style_of(prepared, rows)
+        )
+        fields = self._judged_fields(judgement)
+        self._remember(prepared, fields)
+        detail = {
+            "views": [[r.label, round(r.raw_score, 5), round(r.probability, 5)] for r in rows],
+        }
+        return self._transition(
+            prepared, {**fields, "decided_by": "model", "sha256": prepared.sha256}, detail
+        )
+
+    def _style_of(self, prepared: Prepared, rows: list[ViewScore]) -> Callable[[ViewScore], float]:
+        def drawn(score: ViewScore) -> float:
+            return self._o._drawn_probability(prepared.picture.views[rows.index(score)])
+
+        return drawn
+
+    def _judged_fields(self, judgement: Judgement) -> dict[str, str]:
+        worst = judgement.worst
+        fields = {
+            "state": judgement.verdict.value,
+            "reason": judgement.reason,
+            "raw_score": f"{worst.raw_score:.6f}",
+            "probability": f"{worst.probability:.6f}",
+            "style": judgement.style,
+            "bundle": self._knobs.bundle_id,
+            "policy": self._o._policy.version,
+        }
+        if worst.frame:
+            fields["frame"] = str(worst.frame)
+        fields["background"] = worst.background
+        return {name: value for name, value in fields.items() if value}
+
+    def _remember(self, prepared: Prepared, fields: dict[str, str]) -> None:
+        self._store.redis.set(
+            self._verdict_key(prepared.sha256, prepared.avatar.region),
+            json.dumps(fields),
+            ex=int(self._store.record_ttl_s),
+        )
+
+    # -- writing back --------------------------------------------------------------------------
+
+    def _transition(
+        self, prepared: Prepared, fields: dict[str, str], detail: dict[str, Any]
+    ) -> Transition:
+        """From a verdict's fields to the change of the record; gray goes to review or a person."""
+        avatar = prepared.avatar
+        fields = dict(fields)
+        verdict = fields.pop("state")
+        to, enters = AvatarState(verdict) if verdict != Verdict.GRAY else AvatarState.HELD, None
+        if verdict == Verdict.GRAY:
+            if self._o._has_reviewers(avatar.region):
+                to, enters = AvatarState.REVIEWING, Stage.REVIEW
+            else:
+                fields["reason"] = "no_provider"
+        fields["attempts"] = "0"
+        return Transition(
+            avatar=avatar,
+            to=to,
+            fields=fields,
+            leaves=Stage.MODERATE,
+            enters=enters,
+            detail={**fields, **detail, "waited_s": self._waited_s(prepared)},
+            callback_url=self._o._outcomes.callback_url(avatar),
+        )
+
+    def _waited_s(self, prepared: Prepared) -> float:
+        return round(time.monotonic() - prepared.started_s, 4)
+
+    def _commit(self, transitions: list[Transition]) -> None:
+        results: list[Advanced] = write_patiently(
+            lambda: self._store.advance(transitions), self._stop
+        )
+        for transition, result in zip(transitions, results, strict=True):
+            if result.applied:
+                self._decided += 1
+                log.info(
+                    "verdict_reached",
+                    upload_id=transition.avatar.upload_id,
+                    state=transition.to.value,
+                    reason=transition.fields.get("reason", ""),
+                    probability=transition.fields.get("probability"),
+                )
+
+    # -- leases --------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed_s < self._knobs.lease_s / 3:
+            return
+        self._renewed_s = time.monotonic()
+        self._store.renew(
+            Stage.MODERATE,
+            list(self._in_hand),
+            lease_s=self._knobs.lease_s,
+            token=self._o._token,
+        )
+
+    def _give_back(self) -> None:
+        """What is still in hand becomes due again at once; another worker may take it."""
+        self._abandoned.set()
+        for upload_id, avatar in self._in_hand.items():
+            try:
+                self._store.put_back(
+                    Stage.MODERATE,
+                    upload_id,
+                    token=self._o._token,
+                    priority=avatar.priority,
+                    delay_s=0,
+                    keep_crashes=True,
+                )
+            except redis.RedisError:
+                return  # the leases run out by themselves
+        self._in_hand.clear()
+
+
+def _view_count(prepared: Prepared) -> int:
+    if prepared.error is not None or prepared.known is not None or prepared.picture.flat:
+        return 0
+    return len(prepared.picture.views)

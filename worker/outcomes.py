@@ -1,0 +1,129 @@
+"""What becomes of an upload whose step raised: rejected, due again later, or a dead letter.
+
+Shared by the steps that work on uploads; callbacks have their own endings in tasks.py.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import structlog
+
+from producer.contract import Avatar, AvatarState, Stage, callback_url_of
+from producer.dead_letters import DeadLetter, DeadLetters
+from producer.errors import ModerationError
+from producer.store import Store, Transition, write_patiently
+from worker import retry
+
+log = structlog.get_logger()
+
+
+class Outcomes:
+    """Turns errors into transitions; the decision itself is `retry.decide`."""
+
+    def __init__(self, store: Store, default_callback_url: str) -> None:
+        self._store = store
+        self._default_callback_url = default_callback_url
+        self._dead_letters = DeadLetters(store, self.callback_url)
+
+    def callback_url(self, avatar: Avatar) -> str:
+        """Who hears of this upload; empty for nobody."""
+        return callback_url_of(avatar, self._default_callback_url)
+
+    def after_error(
+        self,
+        avatar: Avatar,
+        stage: Stage,
+        error: BaseException,
+        *,
+        token: str,
+        stop: threading.Event,
+        sha256: str = "",
+    ) -> Transition | None:
+        """The transition that follows an error, or None when the upload was made due again."""
+        attempt = avatar.attempts + 1
+        decision = retry.decide(error, stage=stage, attempt=attempt, random=random.random)
+        if not isinstance(error, ModerationError):
+            log.error("unexpected_error", upload_id=avatar.upload_id, exc_info=error)
+        if isinstance(decision, retry.Retry):
+            self._postpone(avatar, stage, error, decision.delay_s, token, stop)
+            return None
+        if isinstance(decision, retry.Reject):
+            return self._reject(avatar, stage, error, decision.code, sha256)
+        return self._bury(avatar, stage, error, decision.reason, attempt)
+
+    def _postpone(
+        self,
+        avatar: Avatar,
+        stage: Stage,
+        error: BaseException,
+        delay_s: float,
+        token: str,
+        stop: threading.Event,
+    ) -> None:
+        attempt = avatar.attempts + 1
+        log.info(
+            "upload_retried",
+            upload_id=avatar.upload_id,
+            stage=stage.value,
+            error=type(error).__name__,
+            message=str(error)[:200],
+            attempt=attempt,
+            delay_s=round(delay_s, 2),
+        )
+        write_patiently(
+            lambda: self._store.put_back(
+                stage,
+                avatar.upload_id,
+                token=token,
+                priority=avatar.priority,
+                delay_s=delay_s,
+                fields={"attempts": str(attempt)},
+            ),
+            stop,
+        )
+
+    def _reject(
+        self, avatar: Avatar, stage: Stage, error: BaseException, code: str, sha256: str
+    ) -> Transition:
+        fields = {"reason": code, "decided_by": "rule", "attempts": "0"}
+        if sha256:
+            fields["sha256"] = sha256
+        return Transition(
+            avatar=avatar,
+            to=AvatarState.REJECTED,
+            fields=fields,
+            leaves=stage,
+            detail={**fields, "message": str(error)[:200]},
+            callback_url=self.callback_url(avatar),
+        )
+
+    def _bury(
+        self, avatar: Avatar, stage: Stage, error: BaseException, reason: str, attempts: int
+    ) -> Transition:
+        letter = DeadLetter.of(
+            avatar.upload_id,
+            stage,
+            error,
+            attempts=attempts,
+            first_failed_at=avatar.updated_at,
+            now=self._store.now(),
+        ).after(self._dead_letters.get(avatar.upload_id))
+        log.error(
+            "upload_dead_lettered",
+            upload_id=avatar.upload_id,
+            stage=stage.value,
+            error=letter.error,
+            reason=reason,
+            attempts=attempts,
+        )
+        return Transition(
+            avatar=avatar,
+            to=AvatarState.DEAD,
+            fields={"reason": reason},
+            leaves=stage,
+            detail={"stage": stage.value, "error": letter.error, "message": letter.message},
+            callback_url=self.callback_url(avatar),
+            bury=letter.to_dict(),
+        )

@@ -1,0 +1,89 @@
+"""A small web tier for the demo and the tests: receives callbacks and verifies each signature."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import SecretStr
+from standardwebhooks import Webhook, WebhookVerificationError
+
+#: Bytes; callbacks stay far below.
+MAX_BODY_BYTES = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Received:
+    """One callback as it arrived."""
+
+    webhook_id: str
+    verified: bool
+    data: dict[str, Any]
+
+
+class Receiver:
+    """An HTTP server on a free port of 127.0.0.1; use as a context manager.
+
+    Args:
+        secret: whsec_... that callbacks must be signed with.
+        fails: asked before every answer; True makes it a 500.
+    """
+
+    def __init__(self, secret: SecretStr, fails: Callable[[], bool] = lambda: False) -> None:
+        self._fails = fails
+        self._webhook = Webhook(secret.get_secret_value())
+        self.received: list[Received] = []
+        self._arrived = threading.Condition()
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                body = self.rfile.read(min(length, MAX_BODY_BYTES))
+                self.send_response(receiver._take(body, dict(self.headers)))
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Stay silent; the demo prints its own table."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/avatar-verdict"
+
+    def __enter__(self) -> Receiver:
+        """Start answering."""
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _take(self, body: bytes, headers: dict[str, str]) -> int:
+        if self._fails():
+            return 500
+        try:
+            event = self._webhook.verify(body, headers)
+            status, verified, data = 204, True, event["data"]
+        except (WebhookVerificationError, ValueError, KeyError):
+            status, verified, data = 401, False, {}
+        webhook_id = headers.get("webhook-id", "")
+        with self._arrived:
+            self.received.append(Received(webhook_id, verified, data))
+            self._arrived.notify_all()
+        return status
+
+    def wait_for(self, upload_ids: set[str], states: dict[str, str], timeout_s: float) -> bool:
+        """Until each upload's callback with its state has arrived; False when some did not."""
+
+        def all_here() -> bool:
+            seen = {(r.data.get("upload_id"), r.data.get("state")) for r in self.received}
+            return all((upload_id, states[upload_id]) in seen for upload_id in upload_ids)
+
+        with self._arrived:
+            return self._arrived.wait_for(all_here, timeout_s)

@@ -1,0 +1,135 @@
+"""What the router is asked and what it answers: plain data, no I/O, no clock.
+
+The task that asks turns each answer into a transition of the upload's record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from producer.contract import Opinion
+from producer.errors import ModerationError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A provider approved or blocked.
+
+    Args:
+        opinion: with `decision` approve or block, never uncertain.
+        reused: it was on file; nothing was paid (its `cost_yuan` is 0).
+        tried: what to store on the record, `provider:outcome` each.
+    """
+
+    opinion: Opinion
+    reused: bool
+    tried: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Nothing decided: look again after `delay_s`.
+
+    Args:
+        delay_s: seconds from now.
+        why: `same_picture`, `rate`, `concurrency`, `queue`, `breaker`, `retry`, `next_provider`.
+        counts_as_attempt: a provider was asked and failed.
+        tried: what to store on the record and hand in next time.
+        opinions: uncertain opinions paid for in this call, for the ledger.
+        detail: one sentence for people.
+    """
+
+    delay_s: float
+    why: str
+    counts_as_attempt: bool
+    tried: tuple[str, ...]
+    opinions: tuple[Opinion, ...] = ()
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hold:
+    """A person must decide.
+
+    Args:
+        reason: stable code: `no_provider`, `provider_uncertain`, `provider_rejected_image`,
+            `providers_failed`, `provider_wait_too_long`, `budget_spent`.
+        detail: one sentence for people.
+        tried: what to store on the record.
+        opinions: uncertain opinions, for the person and the ledger.
+    """
+
+    reason: str
+    detail: str
+    tried: tuple[str, ...]
+    opinions: tuple[Opinion, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Approve:
+    """Approved unseen, because the budget is spent and settings say so.
+
+    Args:
+        reason: stable code `budget_spent_approve_below`.
+        detail: one sentence for people.
+    """
+
+    reason: str
+    detail: str
+    tried: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GiveUp:
+    """Every provider failed and settings ask for a dead letter.
+
+    Args:
+        error: the last failure.
+    """
+
+    error: ModerationError
+    tried: tuple[str, ...]
+
+
+Answer = Answered | Wait | Hold | Approve | GiveUp
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """One call of `Router.review`, with what was learnt on the way."""
+
+    sha256: str
+    route: tuple[str, ...]
+    jpeg: Callable[[], bytes]
+    probability: float
+    attempts: int
+    age_s: float
+    tried: tuple[str, ...]
+    opinions: tuple[Opinion, ...] = ()
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a provider has looked at it and could not say."""
+        return any(entry.endswith(":uncertain") for entry in self.tried)
+
+    def noting(self, entry: str) -> Question:
+        """With one more `provider:outcome`; uncertain is noted once."""
+        if entry.endswith(":uncertain") and entry in self.tried:
+            return self
+        return dataclasses.replace(self, tried=(*self.tried, entry))
+
+    def with_opinion(self, opinion: Opinion) -> Question:
+        """With one more uncertain opinion."""
+        return dataclasses.replace(self, opinions=(*self.opinions, opinion))
+
+    def left(self, tries: int) -> list[str]:
+        """Providers of the route that have not answered, nor failed too often."""
+        return [name for name in self.route if not self._is_done(name, tries)]
+
+    def _is_done(self, name: str, tries: int) -> bool:
+        failed = self.tried.count(f"{name}:failed")
+        # An answer nobody understands is asked for once more, then never again.
+        unknown = self.tried.count(f"{name}:unknown")
+        final = f"{name}:uncertain" in self.tried or f"{name}:rejected" in self.tried
+        return final or failed + unknown >= tries or unknown >= 2

@@ -1,0 +1,284 @@
+"""`avatarmod up`: the broker if embedded, the workers, one log stream, one clean end.
+
+Children are real processes in sessions of their own; this process restarts what dies, with growing
+pauses, and on SIGTERM or Ctrl-C stops the workers first, so that they give back or finish what they
+hold, and the broker last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+import redis
+import structlog
+
+from producer.connect import check_redis, instance_file, redis_client, running_instance
+from producer.errors import ConfigurationError
+from producer.settings import ENV_PREFIX
+from producer.store import Store
+from worker.embedded import EmbeddedValkey
+from worker.settings import WorkerSettings
+from worker.supervised import SUPERVISED
+
+if TYPE_CHECKING:
+    from producer.access import Access
+
+log = structlog.get_logger()
+
+#: Seconds for a worker to finish or give back what it holds, before it is killed.
+STOP_TIMEOUT_S = 30.0
+
+#: Seconds for all workers to load their model and be ready.
+READY_TIMEOUT_S = 120.0
+
+#: Seconds before a child that died is started again: the first pause, doubled up to the longest.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+
+#: Seconds of life after which a death counts as the first one again.
+HEALTHY_S = 5.0
+#: What the `api` extra installs; without it, workers run alone.
+API_PACKAGES = ("fastapi", "uvicorn", "jinja2", "argon2", "prometheus_client")
+
+#: Exit code of a child whose configuration is wrong; starting it again cannot help.
+EXIT_CONFIGURATION = 2
+
+
+@dataclasses.dataclass
+class Child:
+    """One supervised process."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    start_again_s: float = 0.0
+
+
+class Supervisor:
+    """Everything one machine runs. Use as a context manager, then `run_until`."""
+
+    def __init__(self, settings: WorkerSettings, env: Mapping[str, str] | None = None) -> None:
+        self.settings = settings
+        self._valkey = (
+            None if settings.redis_url else EmbeddedValkey(settings.data_folder / "valkey")
+        )
+        self._env = {**os.environ, **(env or {}), SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
+        self._children = [
+            Child(name, [sys.executable, "-m", "producer.cli", *command])
+            for name, command in self._commands()
+        ]
+        self._lock_file: IO[str] | None = None
+        #: What the first start made; to be shown once.
+        self.access: Access | None = None
+        self._stack = contextlib.ExitStack()
+
+    def _commands(self) -> Iterator[tuple[str, list[str]]]:
+        for number in range(1, self.settings.moderate_processes + 1):
+            yield (f"moderate-{number}" if number > 1 else "moderate"), ["worker", "moderate"]
+        yield "io", ["worker", "io"]
+        if self.settings.api_port != 0 and all(map(importlib.util.find_spec, API_PACKAGES)):
+            yield "api", ["api"]
+
+    @property
+    def redis_url(self) -> str:
+        """The broker's address, embedded or not."""
+        if self._valkey is not None:
+            return self._valkey.url
+        assert self.settings.redis_url is not None
+        return self.settings.redis_url.get_secret_value()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs now, by name; for measurements and fault tests."""
+        pids = {c.name: c.process.pid for c in self._children if c.process is not None}
+        if self._valkey is not None and self._valkey.pid is not None:
+            pids["valkey"] = self._valkey.pid
+        return pids
+
+    def set_env(self, name: str, value: str, *, only: str) -> None:
+        """Change one child's environment from its next start on; for fault tests."""
+        for child in self._children:
+            if child.name == only:
+                child.env[name] = value
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Supervisor:
+        """Start everything and wait until every worker is ready.
+
+        Raises:
+            ConfigurationError: something cannot start; whatever had started is stopped again.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the workers, then the broker."""
+        self._stack.close()
+
+    def _start(self) -> None:
+        self.settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._stack.enter_context(self._alone())
+        if self._valkey is not None:
+            self._valkey.start()
+            self._stack.callback(self._valkey.stop)
+        client = redis_client(self.redis_url)
+        self._stack.callback(client.close)
+        check_redis(client)
+        self._env[f"{ENV_PREFIX}REDIS_URL"] = self.redis_url
+        self._stack.enter_context(self._instance_file())
+        self._stack.callback(self._stop_children)
+        store = Store(client, self.settings.namespace)
+        if any(child.name == "api" for child in self._children):
+            from producer.access import ensure_access
+
+            self.access = ensure_access(store, self.settings.data_folder)
+        for child in self._children:
+            self._spawn(child)
+        self._wait_ready(store)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.settings.data_folder / "instance.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                instance = running_instance(self.settings.data_folder) or {}
+                raise ConfigurationError(
+                    f"avatarmod is already running on {self.settings.data_folder} (process "
+                    f"{instance.get('pid', 'unknown')}); stop it first, or set "
+                    f"{ENV_PREFIX}DATA_FOLDER to another folder"
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def _instance_file(self) -> Iterator[None]:
+        path = instance_file(self.settings.data_folder)
+        # The address of a configured Redis may hold a password; only the embedded one is written.
+        address = self.redis_url if self._valkey is not None else ""
+        content = {"pid": os.getpid(), "redis_url": address}
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _spawn(self, child: Child) -> None:
+        child.started_s = time.monotonic()
+        child.process = subprocess.Popen(
+            child.command,
+            env={**self._env, **child.env},
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+        )
+
+    def _wait_ready(self, store: Store) -> None:
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            self._refuse_misconfigured()
+            ready = {fact["pid"] for fact in store.workers()}
+            if all(c.process is not None and c.process.pid in ready for c in self._children):
+                return
+            time.sleep(0.05)
+        raise ConfigurationError(
+            f"the workers were not ready within {READY_TIMEOUT_S:g} s; the log above says why"
+        )
+
+    def _refuse_misconfigured(self) -> None:
+        for child in self._children:
+            code = child.process.poll() if child.process else None
+            if code is not None:
+                raise ConfigurationError(
+                    f"the {child.name} worker ended with code {code}; the log above says why"
+                )
+
+    def run_until(self, stop: threading.Event) -> None:
+        """Watch the children until `stop` is set; a child that died is started again."""
+        while not stop.wait(0.2):
+            self.watch()
+
+    def watch(self) -> None:
+        """One look at every child."""
+        if self._valkey is not None and not self._valkey.is_running():
+            log.error("broker_died", action="starting it again on the same data")
+            with contextlib.suppress(ConfigurationError, redis.RedisError):
+                self._valkey.start()
+        now_s = time.monotonic()
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                if now_s - child.started_s > HEALTHY_S:
+                    child.pause_s = FIRST_PAUSE_S
+                log.error(
+                    "worker_died",
+                    worker=child.name,
+                    code=child.process.returncode,
+                    restart_in_s=child.pause_s,
+                )
+                child.process = None
+                child.start_again_s = now_s + child.pause_s
+                child.pause_s = min(2 * child.pause_s, LONGEST_PAUSE_S)
+            elif child.process is None and now_s >= child.start_again_s:
+                self._spawn(child)
+
+    def _stop_children(self) -> None:
+        running = [c for c in self._children if c.process is not None and c.process.poll() is None]
+        for child in running:
+            assert child.process is not None
+            child.process.send_signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        for child in running:
+            assert child.process is not None
+            try:
+                child.process.wait(max(0.1, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("worker_killed", worker=child.name, after_s=STOP_TIMEOUT_S)
+                child.process.kill()
+                child.process.wait()
+
+    def facts(self) -> dict[str, Any]:
+        """What the banner says: broker, bundle, data folder."""
+        client = redis_client(self.redis_url)
+        try:
+            workers = Store(client, self.settings.namespace).workers()
+        finally:
+            client.close()
+        return {
+            "broker": "embedded Valkey" if self._valkey is not None else "configured Redis",
+            "workers": workers,
+            "data": str(self.settings.data_folder),
+            "access": self.access,
+        }
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
