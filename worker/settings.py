@@ -85,6 +85,11 @@ class WorkerSettings(ReviewSettings):
     scored_frames: int = Field(
         8, ge=1, le=32, description="Most frames of an animation that are scored."
     )
+    hidden_colours: bool = Field(
+        False,
+        description="Also score what shows when a program drops transparency; for sites that "
+        "re-encode avatars that way.",
+    )
     served_crop: Literal["none", "square", "round", "both"] = Field(
         "none",
         description="Also score the centre square, or the circle in it, as the site shows it.",
