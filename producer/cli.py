@@ -18,6 +18,9 @@ COMMANDS = {
     "status": "producer.cli:status_command",
     "up": "worker.commands.up:up",
     "worker": "worker.commands.worker:worker",
+    "api": "worker.commands.api:api",
+    "keys": "producer.commands.keys:keys",
+    "users": "producer.commands.users:users",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
     "approve": "producer.commands.decide:approve",
@@ -29,6 +32,7 @@ COMMANDS = {
     "providers": "worker.commands.providers:providers",
     "bundle": "worker.commands.bundle:bundle",
     "export": "worker.commands.export:export",
+    "ledger": "worker.commands.ledger:ledger",
 }
 
 
@@ -75,6 +79,9 @@ def cli() -> None:
 
     Settings come from AVATARMOD_* environment variables; see README.md.
     """
+    from producer.logs import quiet_logging
+
+    quiet_logging()
 
 
 @click.command("enqueue")

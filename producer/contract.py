@@ -19,6 +19,12 @@ SCHEMA_VERSION = 1
 #: What an upload id may look like. It becomes part of a Redis key and of a callback body.
 UPLOAD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:@/-]{1,200}")
 
+#: Event type of every callback, and of the same document when it is polled.
+EVENT_TYPE = "avatar.moderated"
+
+#: Callback address of an upload that nobody shall hear of; its caller polls.
+NO_CALLBACK = "none"
+
 #: Bytes; long enough for a presigned S3 URL.
 MAX_IMAGE_REFERENCE_BYTES = 2000
 
@@ -213,6 +219,11 @@ class Avatar:
             updated_at=float(fields.get("updated_at", 0)),
             schema=int(fields.get("schema", SCHEMA_VERSION)),
         )
+
+
+def callback_url_of(avatar: Avatar, default: str) -> str:
+    """Who hears of this upload; empty for nobody."""
+    return "" if avatar.callback_url == NO_CALLBACK else avatar.callback_url or default
 
 
 def _optional_float(text: str | None) -> float | None:

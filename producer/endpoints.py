@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from producer.store import CallbackEntry, Store, callback_line
+from producer.store import CallbackEntry, Store, callback_line, server_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +69,8 @@ class Endpoints:
         """
         now = self._store.now()
         key = self._key(entry.endpoint)
-        parts = urlsplit(entry.url)
         pipe = self._store.redis.pipeline()
-        pipe.hset(
-            key, mapping={"server": f"{parts.scheme}://{parts.netloc}", "last_error": error[:200]}
-        )
+        pipe.hset(key, mapping={"server": server_of(entry.url), "last_error": error[:200]})
         pipe.hsetnx(key, "failing_since", f"{now:.3f}")
         pipe.hget(key, "failing_since")
         failing_since = float(pipe.execute()[-1] or now)

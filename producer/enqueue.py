@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+from collections.abc import Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -18,8 +19,16 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer.connect import connect_store, find_redis_url, make_celery, ring
-from producer.contract import Avatar, AvatarState, Priority, Region, Stage, check_upload_id
-from producer.errors import InvalidUpload, QueueFull, StorageUnavailable
+from producer.contract import (
+    NO_CALLBACK,
+    Avatar,
+    AvatarState,
+    Priority,
+    Region,
+    Stage,
+    check_upload_id,
+)
+from producer.errors import InvalidUpload, ModerationError, QueueFull, StorageUnavailable
 from producer.images import check_image_reference
 from producer.settings import Settings, load_settings
 from producer.store import Store
@@ -38,6 +47,17 @@ class Enqueued:
 
     avatar: Avatar
     created: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """One upload as a caller gives it; see `Producer.enqueue` for what each field may hold."""
+
+    upload_id: str
+    image: str | None = None
+    region: Region | str | None = None
+    priority: Priority | str = Priority.NORMAL
+    callback_url: str | None = None
 
 
 class Producer:
@@ -77,7 +97,7 @@ class Producer:
             region: which providers may see it; None: `AVATARMOD_DEFAULT_REGION`.
             priority: high while somebody waits for the answer, low for a backfill.
             callback_url: hears of this upload instead of `AVATARMOD_CALLBACK_URL`; must be
-                covered by `AVATARMOD_CALLBACK_ALLOWED_URLS`.
+                covered by `AVATARMOD_CALLBACK_ALLOWED_URLS`; "none": nobody, the caller polls.
 
         Raises:
             InvalidUpload: an argument is malformed; `field` names it.
@@ -85,30 +105,66 @@ class Producer:
             StorageUnavailable: Redis did not answer; whether it was accepted is not known, and
                 enqueueing the same id again is safe.
         """
-        avatar = Avatar(
-            upload_id=check_upload_id(upload_id),
+        upload = Upload(upload_id, image, region, priority, callback_url)
+        [answer] = self.enqueue_many([upload])
+        if isinstance(answer, ModerationError):
+            raise answer
+        return answer
+
+    def enqueue_many(self, uploads: Sequence[Upload]) -> list[Enqueued | ModerationError]:
+        """`enqueue` for several in one round trip; each has its own answer, in order.
+
+        Where one upload would raise, its error takes the place of its answer.
+        """
+        answers: list[Enqueued | ModerationError] = []
+        places: list[int] = []
+        avatars: list[Avatar] = []
+        for place, upload in enumerate(uploads):
+            try:
+                avatars.append(self._record_of(upload))
+                places.append(place)
+            except InvalidUpload as error:
+                answers.append(error)
+                continue
+            answers.append(Enqueued(avatars[-1], created=False))
+        for place, answer in zip(places, self._submit(avatars), strict=True):
+            answers[place] = answer
+        if any(isinstance(answer, Enqueued) and answer.created for answer in answers):
+            self._ring()
+        return answers
+
+    def _record_of(self, upload: Upload) -> Avatar:
+        return Avatar(
+            upload_id=check_upload_id(upload.upload_id),
             state=AvatarState.QUEUED,
             seq=1,
-            image=check_image_reference(image or ""),
-            region=_one_of(Region, region or self._settings.default_region, "region"),
-            priority=_one_of(Priority, priority, "priority"),
-            callback_url=self._check_callback(callback_url or ""),
+            image=check_image_reference(upload.image or ""),
+            region=_one_of(Region, upload.region or self._settings.default_region, "region"),
+            priority=_one_of(Priority, upload.priority, "priority"),
+            callback_url=self._check_callback(upload.callback_url or ""),
         )
+
+    def _submit(self, avatars: Sequence[Avatar]) -> list[Enqueued | ModerationError]:
+        max_backlog = self._settings.max_backlog
         try:
-            outcome, avatar = self.store.submit(avatar, max_backlog=self._settings.max_backlog)
+            found = self.store.submit_many(avatars, max_backlog=max_backlog)
         except redis.RedisError as error:
-            raise StorageUnavailable(
-                f"Redis did not answer ({type(error).__name__}); enqueue {upload_id!r} again"
-            ) from error
-        if outcome == "full":
-            raise QueueFull(
-                f"{self._settings.max_backlog} uploads are waiting already; try again later",
-                retry_after_s=FULL_RETRY_AFTER_S,
-            )
-        if outcome == "created":
-            log.debug("upload_enqueued", upload_id=upload_id)
-            self._ring()
-        return Enqueued(avatar, outcome == "created")
+            problem = f"Redis did not answer ({type(error).__name__}); enqueue"
+            return [StorageUnavailable(f"{problem} {a.upload_id!r} again") for a in avatars]
+        answers: list[Enqueued | ModerationError] = []
+        for outcome, avatar in found:
+            if outcome == "full":
+                answers.append(
+                    QueueFull(
+                        f"{max_backlog} uploads are waiting already; try again later",
+                        retry_after_s=FULL_RETRY_AFTER_S,
+                    )
+                )
+                continue
+            if outcome == "created":
+                log.debug("upload_enqueued", upload_id=avatar.upload_id)
+            answers.append(Enqueued(avatar, outcome == "created"))
+        return answers
 
     def _ring(self) -> None:
         try:
@@ -120,6 +176,8 @@ class Producer:
     def _check_callback(self, url: str) -> str:
         if not url or url == self._settings.callback_url:
             return ""
+        if url == NO_CALLBACK:
+            return url
         if urlsplit(url).scheme not in ("http", "https") or not any(
             is_under(url, allowed) for allowed in self._settings.callback_allowed_urls
         ):

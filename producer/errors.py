@@ -17,7 +17,8 @@ ModerationError
 │   │   └── ProviderSilent        a review provider was asked and did not answer in time
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
 │   ├── CallbackFailed            the web tier did not answer 2xx
-│   └── QueueFull                 the backlog is above its limit; the caller tries again later
+│   ├── QueueFull                 the backlog is above its limit; the caller tries again later
+│   └── LedgerUnavailable         the ledger's database does not answer; events wait in Redis
 ├── Permanent                     a dead letter at once, or `held` where a person can decide
 │   ├── InferenceFailed           the model rejected a picture that decoded well
 │   ├── ProviderRejectedImage     a review provider will never judge this picture: held
@@ -157,6 +158,12 @@ class QueueFull(Transient):
     """Raised when the backlog is above its limit; nothing was accepted."""
 
     code = "queue_full"
+
+
+class LedgerUnavailable(Transient):
+    """Raised when the ledger's database does not answer or refuses; nothing was written."""
+
+    code = "ledger_unavailable"
 
 
 class Permanent(ModerationError):

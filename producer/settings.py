@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -42,8 +43,13 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="redis://, rediss:// or unix:// address of Redis 6.2+ or Valkey; "
-        "empty: an embedded Valkey is started.",
+        description="redis://, rediss://, unix:// or redis+sentinel://host:26379,host:26379/0?"
+        "master=name: address of Redis 6.2+ or Valkey; empty: an embedded Valkey is started.",
+    )
+    broker_url: SecretStr | None = Field(
+        None,
+        description="Another broker for Celery's doorbells, such as amqp://user:password@host//; "
+        "empty: the same Redis.",
     )
     namespace: str = Field(
         "avatarmod",
@@ -91,8 +97,80 @@ class Settings(BaseSettings):
     max_backlog: int = Field(
         100_000, gt=0, description="Undecided uploads above which enqueue refuses (HTTP 503)."
     )
+    alarm_undecided_s: float = Field(
+        600.0,
+        gt=0,
+        description="An upload that has waited longer than this for the model raises an alarm, in "
+        "seconds.",
+    )
     record_ttl_s: float = Field(
         30 * 86400.0, gt=0, description="How long a final record is kept, in seconds."
+    )
+
+    # -- api -----------------------------------------------------------------------------------
+    api_host: str = Field("127.0.0.1", description="Address that API and console listen on.")
+    api_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Their port; empty: 8042, or the next free one; 0: `avatarmod up` starts none.",
+    )
+    api_trusted_proxies: CommaList = Field(
+        (),
+        description="Comma-separated addresses or networks of reverse proxies whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
+    api_rate_per_s: float = Field(
+        200.0, gt=0, description="Most uploads and other calls a second of one API key."
+    )
+    api_burst: int = Field(
+        400, ge=100, description="How many of them may come at once after a pause."
+    )
+    api_max_body_bytes: int = Field(
+        32 * 2**20, gt=0, description="Largest multipart body, all pictures together."
+    )
+    api_body_timeout_s: float = Field(
+        30.0, gt=0, description="Longest time for a client to send its request, in seconds."
+    )
+    api_classify_deadline_s: float = Field(
+        8.0,
+        gt=0,
+        le=60,
+        description="How long POST /classify waits for the model before it answers 503, in "
+        "seconds.",
+    )
+    api_classify_concurrency: int = Field(
+        32, ge=1, le=1000, description="Most calls of POST /classify that wait at the same time."
+    )
+    api_accept_gray: bool = Field(
+        False,
+        description="Whether POST /v1/validate (pict-rs) accepts a gray picture that nobody has "
+        "decided yet; refused otherwise.",
+    )
+    session_ttl_s: float = Field(
+        12 * 3600.0,
+        ge=60,
+        description="Seconds without a click after which the console asks to sign in again.",
+    )
+
+    ledger_url: SecretStr | None = Field(
+        None,
+        description="Database of the ledger: postgresql://, mysql:// or sqlite:///; empty: "
+        "ledger.sqlite3 in the data folder; off: events stay in Redis.",
+    )
+    ledger_retention_days: float = Field(
+        400.0, gt=0, description="How long the ledger keeps an event, in days."
+    )
+    server_yuan_per_month: float = Field(
+        75.0, ge=0, description="What the machine costs a month in yuan, for the cost report."
+    )
+    cloud_yuan_per_1000: float = Field(
+        1.5,
+        ge=0,
+        description="Price of 1,000 pictures if all went to the cloud, in yuan, for comparison.",
+    )
+    report_timezone: str = Field(
+        "Asia/Shanghai", description="The zone whose midnight ends a day in reports."
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json, text, or auto: text on a terminal and json elsewhere."
@@ -101,14 +179,23 @@ class Settings(BaseSettings):
         "info", description="Least severe log line that is written."
     )
 
-    _split = field_validator("private_networks", "callback_allowed_urls", mode="before")(
-        split_commas
-    )
+    _split = field_validator(
+        "private_networks", "callback_allowed_urls", "api_trusted_proxies", mode="before"
+    )(split_commas)
 
     @field_validator("callback_secrets", mode="before")
     @classmethod
     def _split_secrets(cls, value: Any) -> Any:
         return split_commas(value)
+
+    @field_validator("report_timezone", mode="after")
+    @classmethod
+    def _check_report_timezone(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone; use one such as Asia/Shanghai") from None
+        return value
 
     @field_validator("redis_url", mode="after")
     @classmethod
@@ -116,10 +203,21 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value():
             return None
         scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in ("redis", "rediss", "unix"):
+        if scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
             raise ValueError(
-                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss:// or unix://"
+                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss://, unix:// or "
+                "redis+sentinel://host:26379/0?master=name"
             )
+        return value
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _check_broker_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if scheme not in ("amqp", "amqps", "redis", "rediss"):
+            raise ValueError(f"scheme {scheme!r} is not known; use amqp://user:password@host//")
         return value
 
     @field_validator("private_networks", mode="after")

@@ -16,7 +16,9 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     endpoint:<name>             hash    how it is doing; see endpoints.py
     dead                        zset    dead letters; see dead_letters.py
     events                      stream  every transition and callback, until the ledger has it
+    events:dropped              string  how many events the memory guard removed unread
     counts                      hash    transitions by state since the beginning
+    workers                     hash    process -> its last sign of life (JSON)
     bell:<stage>                string  a doorbell message is on its way; two seconds
     verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
@@ -52,6 +54,9 @@ LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 #: Seconds that a doorbell keeps others from ringing; a lost message costs this and one tick.
 BELL_S = 2
 
+#: Seconds after which a process without a sign of life counts as gone.
+ALIVE_S = 15
+
 #: Seconds that a decided outcome waits for Redis to come back.
 PATIENCE_S = 120.0
 
@@ -66,6 +71,7 @@ SCRIPTS = (
     "transition",
     "end_callback",
     "replay_callback",
+    "guard_events",
 )
 
 #: States with an index, because somebody still has to act on them.
@@ -132,10 +138,15 @@ class CallbackEntry:
     first_failed_at: float | None
 
 
+def server_of(url: str) -> str:
+    """Scheme, host and port of a URL, without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def endpoint_name(url: str) -> str:
     """Short stable name of the server behind a callback URL; safe inside a key."""
-    parts = urlsplit(url)
-    return hashlib.sha256(f"{parts.scheme}://{parts.netloc}".encode()).hexdigest()[:12]
+    return hashlib.sha256(server_of(url).encode()).hexdigest()[:12]
 
 
 def callback_line(endpoint: str) -> str:
@@ -173,11 +184,31 @@ class Store:
             `("created" | "exists" | "full", record)`; with "exists" the record as it stands, with
             "full" the one that was not accepted.
         """
+        return self.submit_many([avatar], max_backlog=max_backlog)[0]
+
+    def submit_many(
+        self, avatars: Sequence[Avatar], *, max_backlog: int
+    ) -> list[tuple[str, Avatar]]:
+        """`submit` for several, each atomic by itself, in one round trip; order is kept."""
+        if not avatars:
+            return []
+        pipe = self.redis.pipeline(transaction=False)
+        for avatar in avatars:
+            self._queue_submit(pipe, avatar, max_backlog)
+        outcomes = [str(outcome) for outcome, _, _ in pipe.execute()]
+        known = [a.upload_id for a, o in zip(avatars, outcomes, strict=True) if o == "exists"]
+        records = dict(zip(known, self.get_many(known), strict=True)) if known else {}
+        return [
+            (outcome, records.get(avatar.upload_id) or avatar)
+            for avatar, outcome in zip(avatars, outcomes, strict=True)
+        ]
+
+    def _queue_submit(self, pipe: Any, avatar: Avatar, max_backlog: int) -> None:
         fields = avatar.to_hash()
         for given_by_script in ("state", "seq", "created_at", "updated_at", "attempts"):
             fields.pop(given_by_script, None)
         upload_id = avatar.upload_id
-        outcome, _, _ = self._scripts["submit"](
+        self._scripts["submit"](
             keys=[
                 self.key("avatar", upload_id),
                 self._due(Stage.MODERATE, avatar.priority),
@@ -185,11 +216,9 @@ class Store:
                 self.key("open", AvatarState.REVIEWING),
                 self.key("events"),
             ],
-            args=[upload_id, max_backlog, json.dumps({"region": avatar.region}), *_flat(fields)],
+            args=[upload_id, max_backlog, json.dumps(_accepted(avatar)), *_flat(fields)],
+            client=pipe,
         )
-        if outcome == "exists":
-            return outcome, self.get(upload_id) or avatar
-        return outcome, avatar
 
     def get(self, upload_id: str) -> Avatar | None:
         """The record, or None where there is none."""
@@ -261,6 +290,10 @@ class Store:
             client=pipe,
         )
 
+    def forget_after(self, upload_id: str, ttl_s: float) -> None:
+        """Let a record go earlier than usual; to be called once it is final."""
+        self.redis.expire(self.key("avatar", upload_id), int(ttl_s))
+
     # -- leases --------------------------------------------------------------------------------
 
     def claim(
@@ -272,6 +305,7 @@ class Store:
         token: str,
         most_leased: int = 0,
         lanes: Iterable[Priority] = LANES,
+        busy: bool = False,
     ) -> list[Lease]:
         """Take up to `limit` due items of a line; an item whose holder died comes alone.
 
@@ -282,6 +316,8 @@ class Store:
             token: names this holder in `renew`, `put_back` and `end_callback`.
             most_leased: most items of this line in all workers' hands together; 0 for any.
             lanes: the priorities to take from, most urgent first.
+            busy: the holder has items in hand that one whose holder died must not endanger; while
+                such an item waits, nothing is given, so that the hands become empty.
         """
         found = self._scripts["claim"](
             keys=[
@@ -290,7 +326,7 @@ class Store:
                 self.key("crashes", line),
                 *(self._due(line, lane) for lane in lanes),
             ],
-            args=[limit, lease_s, token, most_leased],
+            args=[limit, lease_s, token, most_leased, int(busy)],
         )
         return [
             Lease(item, int(crashes)) for item, crashes in zip(found[::2], found[1::2], strict=True)
@@ -416,6 +452,7 @@ class Store:
                     entry.seq,
                     json.dumps(detail),
                     json.dumps(bury) if bury is not None else "",
+                    server_of(entry.url),
                 ],
             )
         )
@@ -470,6 +507,47 @@ class Store:
             )
         )
 
+    # -- events --------------------------------------------------------------------------------
+
+    def first_events(self, limit: int) -> list[tuple[str, dict[str, str]]]:
+        """The oldest events that the ledger does not have yet: (stream id, fields)."""
+        found: Any = self.redis.xrange(self.key("events"), count=limit)
+        return [(stream_id, fields or {}) for stream_id, fields in found]
+
+    def forget_events(self, up_to: str) -> int:
+        """Remove the events up to and including one stream id; the ledger has them."""
+        time_ms, _, number = up_to.partition("-")
+        after = f"{time_ms}-{int(number) + 1}"
+        return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
+
+    def note_event(
+        self, kind: str, upload_id: str, seq: int, to: str, detail: dict[str, Any]
+    ) -> None:
+        """Put something into the ledger that changes no record."""
+        self.redis.xadd(
+            self.key("events"),
+            {
+                "kind": kind,
+                "upload_id": upload_id,
+                "seq": seq,
+                "from": "",
+                "to": to,
+                "detail": json.dumps(detail),
+            },
+        )
+
+    def guard_events(self, most: int) -> int:
+        """Keep the memory bounded where no ledger drains; returns how many events were lost."""
+        return int(
+            self._scripts["guard_events"](
+                keys=[self.key("events"), self.key("events", "dropped")], args=[most]
+            )
+        )
+
+    def dropped_events(self) -> int:
+        """How many events the memory guard has ever removed unread; anything but 0 is a loss."""
+        return int(cast("str | None", self.redis.get(self.key("events", "dropped"))) or 0)
+
     # -- doorbells and depth -------------------------------------------------------------------
 
     def take_bell(self, stage: Stage) -> bool:
@@ -520,6 +598,26 @@ class Store:
             pipe.zcard(self.key("open", state))
         return dict(zip(map(str, OPEN_STATES), pipe.execute(), strict=True))
 
+    # -- workers -------------------------------------------------------------------------------
+
+    def show_life(self, name: str, facts: dict[str, Any]) -> None:
+        """Say that this process lives; to be repeated well within `ALIVE_S`."""
+        self.redis.hset(self.key("workers"), name, json.dumps({**facts, "at": self.now()}))
+
+    def end_life(self, name: str) -> None:
+        """Say that this process ends."""
+        self.redis.hdel(self.key("workers"), name)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What every living process said last, by name; forgets those that fell silent."""
+        oldest = self.now() - ALIVE_S
+        said = cast("dict[str, str]", self.redis.hgetall(self.key("workers")))
+        facts = {name: json.loads(text) for name, text in said.items()}
+        silent = [name for name, fact in facts.items() if fact["at"] < oldest]
+        if silent:
+            self.redis.hdel(self.key("workers"), *silent)
+        return [fact for name, fact in sorted(facts.items()) if name not in silent]
+
     def now(self) -> float:
         """Seconds since the epoch by the Redis server's clock, the only clock that counts."""
         seconds, micros = self.redis.time()
@@ -545,6 +643,14 @@ def write_patiently(
             if stop.is_set() or time.monotonic() > deadline_s:
                 raise
             time.sleep(0.25)
+
+
+def _accepted(avatar: Avatar) -> dict[str, Any]:
+    """What the ledger keeps of an upload's arrival; a URL's query may hold a secret."""
+    detail: dict[str, Any] = {"region": avatar.region, "priority": avatar.priority}
+    if avatar.image and "?" not in avatar.image:
+        detail["image"] = avatar.image
+    return detail
 
 
 def public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:

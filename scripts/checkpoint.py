@@ -43,6 +43,7 @@ _RESAMPLE: dict[int, Interpolation] = {
 
 #: Source: timm 1.0, `vision_transformer.py`: heads of the architectures by their size's name.
 _TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+_TIMM_CROPS: dict[str, Resize] = {"center": "short_side", "squash": "stretch", "border": "pad"}
 _TIMM_NAME = re.compile(r"(?:vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+(?:\..+)?")
 
 
@@ -138,9 +139,7 @@ def _describe_timm(config: Mapping[str, Any], folder: Path) -> Description:
     try:
         channels, height_px, width_px = cfg["input_size"]
         crop = float(cfg.get("crop_pct") or 0.875)
-        mode: Resize = {"center": "short_side", "squash": "stretch", "border": "pad"}[
-            cfg.get("crop_mode") or "center"
-        ]
+        mode = _TIMM_CROPS[cfg.get("crop_mode") or "center"]
         count = int(config.get("num_classes") or cfg["num_classes"])
         labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
         # Source: timm.data.transforms_factory, transforms_imagenet_eval: floor(size / crop_pct).

@@ -32,7 +32,7 @@ class Pin:
     label_smoothing: float = 0.0
 
 
-#: Source: the model cards (licence, label smoothing) and the hub's commits, see docs/performance.md.
+#: Source: the model cards (licence, label smoothing) and two independent exporters (commits).
 PINS = {
     "Marqo/nsfw-image-detection-384": Pin(
         revision="0c26ec22111b83f106d72a55f611ec35962bcb65",

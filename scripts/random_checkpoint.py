@@ -1,7 +1,7 @@
 """A checkpoint of the recommended model's true architecture with random weights, without PyTorch.
 
-For benchmarks and proofs where the hub is out of reach. Its configuration says `random_weights`, and
-so does every bundle made of it: its scores mean nothing.
+For benchmarks and proofs where the hub is out of reach. Its configuration says `random_weights`,
+and so does every bundle made of it: its scores mean nothing.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write_random_checkpoint(
     _spread_head(vit, weights)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(weights, folder / WEIGHTS_FILE)
     return folder
 
 

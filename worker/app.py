@@ -7,13 +7,10 @@ built stops the process before it takes any work.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
-import json
 import os
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -31,7 +28,7 @@ from producer.endpoints import Endpoints
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
-from producer.store import Store
+from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
@@ -40,6 +37,8 @@ from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
+from worker.style import StyleHead
+from worker.supervised import follow_supervisor
 from worker.sweeper import Sweeper
 from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
 from worker.views import ViewOptions
@@ -53,9 +52,6 @@ ROLES: dict[Role, tuple[Stage, ...]] = {
     "moderate": (Stage.MODERATE,),
     "io": (Stage.REVIEW, Stage.CALLBACK),
 }
-
-#: Set by `avatarmod up` for its children, so that they stop when it is killed.
-SUPERVISED = "AVATARMOD_SUPERVISED"
 
 
 class Worker:
@@ -92,6 +88,7 @@ class Worker:
         )
         self.facts |= {**engine.description, "policy": policy.version}
         decoder = self._make_decoder(bundle.input)
+        style = StyleHead()
         drain = ModerateDrain(
             store=self.store,
             outcomes=self.outcomes,
@@ -99,7 +96,7 @@ class Worker:
             decoder=decoder,
             engine=engine,
             policy=policy,
-            drawn_probability=lambda view: 1.0,
+            drawn_probability=lambda view: style.drawn_probability(view.pixels),
             has_reviewers=self._has_reviewers,
             knobs=BatchKnobs(
                 batch_size=settings.batch_size,
@@ -121,6 +118,14 @@ class Worker:
         )
         endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
+        step = CallbackStep(
+            store=self.store,
+            sender=sender,
+            dead_letters=letters,
+            endpoints=endpoints,
+            schedule_s=settings.callback_schedule_s,
+            stop=self.stop,
+        )
         callback_drain = LineDrain(
             store=self.store,
             # A failing endpoint gets one probe at a time, so that it holds one thread at most.
@@ -128,7 +133,7 @@ class Worker:
                 line: 1 if failing else settings.callback_concurrency
                 for line, failing in endpoints.open_lines().items()
             },
-            handle=CallbackStep(self.store, sender, letters, endpoints, self.stop).handle,
+            handle=step.handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
         )
@@ -187,17 +192,38 @@ class Worker:
     def _has_reviewers(self, region: Region) -> bool:
         return bool(self.settings.route_of(region))
 
+    def _duties(self) -> dict[str, Callable[[], object]]:
+        """What the sweeper does besides ringing, by the name of its lock.
+
+        Alarms from any process, for the other kind may be the one that is missing; the ledger only
+        from io, whose memory SQLAlchemy may use.
+        """
+        duties: dict[str, Callable[[], object]] = {"alarms": self._alarm_duty()}
+        url = self.settings.ledger_url
+        if self.role != "io" or (url is not None and url.get_secret_value() == "off"):
+            return duties
+        try:
+            from worker.ledger import LedgerDrain
+        except ModuleNotFoundError as error:
+            log.error("ledger_absent", package=error.name, hint="avatar-moderation[ledger]")
+            return duties
+        drain = LedgerDrain(self.settings, self.store)
+        self._closers.append(drain.close)
+        return {**duties, "ledger": drain}
+
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code."""
         name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+        duties = self._duties()
         sweeper = Sweeper(
             store=self.store,
             celery=self.celery,
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
+            duties=duties,
         )
 
         def on_ready(**_: object) -> None:
@@ -235,6 +261,14 @@ class Worker:
                 close()
         return int(process.exitcode or 0)
 
+    def _alarm_duty(self) -> AlarmDuty:
+        return AlarmDuty(
+            self.store,
+            self.settings,
+            lambda: provider_statuses(self.store, self.settings),
+            make_teller(self.settings),
+        )
+
     def _sign_of_life(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
@@ -243,7 +277,6 @@ class Worker:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": importlib.metadata.version("avatar-moderation"),
-            "at": self.store.now(),
             **self.facts,
         }
 
@@ -251,27 +284,10 @@ class Worker:
 def run_worker(role: Role, settings: WorkerSettings) -> int:
     """Build and run one worker process; returns its exit code."""
     configure_logging(settings, role)
-    if os.environ.get(SUPERVISED):
-        die_with_parent()
+    follow_supervisor()
     return Worker(role, settings).run()
 
 
 def _install(handler: Callable[[int, Any], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, handler)
-
-
-def die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the supervisor dies (Linux; elsewhere nothing happens).
-
-    Source: prctl(2), PR_SET_PDEATHSIG is 1.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def signs_of_life(store: Store) -> list[dict[str, Any]]:
-    """What every living worker process said last."""
-    keys = list(store.redis.scan_iter(store.key("worker", "*"), count=1000))
-    values: list[Any] = store.redis.mget(keys) if keys else []
-    return sorted((json.loads(v) for v in values if v), key=lambda fact: str(fact["name"]))

@@ -17,15 +17,13 @@ import httpx
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from producer.contract import EVENT_TYPE
 from producer.errors import CallbackFailed, CallbackRefused
 from producer.http_guard import BlockedAddress, IPNetwork, guarded_client
 from producer.store import CallbackEntry
 
 #: Bytes of a receiver's answer that are read at most; its content is ignored.
 MAX_ANSWER_BYTES = 4096
-
-#: Event type of every callback; the state is in `data`.
-EVENT_TYPE = "avatar.moderated"
 
 
 def webhook_id(entry: CallbackEntry) -> str:

@@ -37,9 +37,6 @@ _WORTHWHILE = 0.03
 #: Each size is timed this often, in turns, and its fastest run counts.
 _ROUNDS = 4
 
-#: A size this much slower than the best is not tried again.
-_HOPELESS = 1.15
-
 CPU = "CPUExecutionProvider"
 
 
@@ -115,6 +112,8 @@ class Engine:
             "micro_batch": self.micro_batch,
             "guard_band": self.bundle.guard_band,
         }
+        if self.bundle.random_weights:
+            facts["warning"] = "random weights: scores mean nothing"
         if self.measured:
             facts["images_per_second"] = {
                 str(size): round(rate, 1) for size, rate in self.measured.items()
@@ -268,14 +267,18 @@ class Engine:
         limit = self.bundle.max_micro_batch or max(_CANDIDATES)
         sizes = [size for size in _CANDIDATES if size <= limit]
         best_s = dict.fromkeys(sizes, float("inf"))
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             for size in list(sizes):
                 best_s[size] = min(best_s[size], self._time_per_picture_s(size))
-                if self._max_rss_mb and size > 1 and rss_bytes() / 2**20 > self._max_rss_mb:
-                    sizes = [smaller for smaller in sizes if smaller < size]
+                smaller = [other for other in sizes if other < size]
+                if not smaller:
+                    continue
+                fat = bool(self._max_rss_mb) and rss_bytes() / 2**20 > (self._max_rss_mb or 0)
+                slower = best_s[size] > min(best_s[other] for other in smaller)
+                # A size that does not pay at first sight leads to larger ones that cost memory.
+                if fat or (turn == 0 and slower):
+                    sizes = smaller
                     break
-                if best_s[size] > _HOPELESS * min(best_s.values()):
-                    sizes.remove(size)
         release_memory()
         self.measured = {size: 1 / best_s[size] for size in sizes}
         fastest_s = min(best_s[size] for size in sizes)

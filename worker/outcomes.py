@@ -10,7 +10,7 @@ import threading
 
 import structlog
 
-from producer.contract import Avatar, AvatarState, Stage
+from producer.contract import Avatar, AvatarState, Stage, callback_url_of
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.errors import ModerationError
 from producer.store import Store, Transition, write_patiently
@@ -29,7 +29,7 @@ class Outcomes:
 
     def callback_url(self, avatar: Avatar) -> str:
         """Who hears of this upload; empty for nobody."""
-        return avatar.callback_url or self._default_callback_url
+        return callback_url_of(avatar, self._default_callback_url)
 
     def after_error(
         self,

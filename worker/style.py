@@ -1,8 +1,8 @@
 """Is it drawn or a photograph? A linear head on the pooled features of open_nsfw.
 
 Asked only about pictures for which the policy would decide differently, so the model behind it is
-loaded on first use and a worker that never needs it does not pay. The head is a small JSON file made
-by `scripts/train_style.py`; it belongs to one model file, named by its hash.
+loaded on first use and a worker that never needs it does not pay. The head is a small JSON file
+made by `scripts/train_style.py`; it belongs to one model file, named by its hash.
 """
 
 from __future__ import annotations

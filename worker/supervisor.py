@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import importlib.util
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import redis
 import structlog
@@ -27,9 +28,12 @@ from producer.connect import check_redis, instance_file, redis_client, running_i
 from producer.errors import ConfigurationError
 from producer.settings import ENV_PREFIX
 from producer.store import Store
-from worker.app import SUPERVISED, signs_of_life
 from worker.embedded import EmbeddedValkey
 from worker.settings import WorkerSettings
+from worker.supervised import SUPERVISED
+
+if TYPE_CHECKING:
+    from producer.access import Access
 
 log = structlog.get_logger()
 
@@ -42,6 +46,11 @@ READY_TIMEOUT_S = 120.0
 #: Seconds before a child that died is started again: the first pause, doubled up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
+#: Seconds of life after which a death counts as the first one again.
+HEALTHY_S = 5.0
+#: What the `api` extra installs; without it, workers run alone.
+API_PACKAGES = ("fastapi", "uvicorn", "jinja2", "argon2", "prometheus_client")
+
 #: Exit code of a child whose configuration is wrong; starting it again cannot help.
 EXIT_CONFIGURATION = 2
 
@@ -52,6 +61,7 @@ class Child:
 
     name: str
     command: list[str]
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -68,16 +78,20 @@ class Supervisor:
         )
         self._env = {**os.environ, **(env or {}), SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
         self._children = [
-            Child(name, [sys.executable, "-m", "producer.cli", "worker", role])
-            for name, role in self._roles()
+            Child(name, [sys.executable, "-m", "producer.cli", *command])
+            for name, command in self._commands()
         ]
         self._lock_file: IO[str] | None = None
+        #: What the first start made; to be shown once.
+        self.access: Access | None = None
         self._stack = contextlib.ExitStack()
 
-    def _roles(self) -> Iterator[tuple[str, str]]:
+    def _commands(self) -> Iterator[tuple[str, list[str]]]:
         for number in range(1, self.settings.moderate_processes + 1):
-            yield (f"moderate-{number}" if number > 1 else "moderate"), "moderate"
-        yield "io", "io"
+            yield (f"moderate-{number}" if number > 1 else "moderate"), ["worker", "moderate"]
+        yield "io", ["worker", "io"]
+        if self.settings.api_port != 0 and all(map(importlib.util.find_spec, API_PACKAGES)):
+            yield "api", ["api"]
 
     @property
     def redis_url(self) -> str:
@@ -93,6 +107,12 @@ class Supervisor:
         if self._valkey is not None and self._valkey.pid is not None:
             pids["valkey"] = self._valkey.pid
         return pids
+
+    def set_env(self, name: str, value: str, *, only: str) -> None:
+        """Change one child's environment from its next start on; for fault tests."""
+        for child in self._children:
+            if child.name == only:
+                child.env[name] = value
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -125,9 +145,14 @@ class Supervisor:
         self._env[f"{ENV_PREFIX}REDIS_URL"] = self.redis_url
         self._stack.enter_context(self._instance_file())
         self._stack.callback(self._stop_children)
+        store = Store(client, self.settings.namespace)
+        if any(child.name == "api" for child in self._children):
+            from producer.access import ensure_access
+
+            self.access = ensure_access(store, self.settings.data_folder)
         for child in self._children:
             self._spawn(child)
-        self._wait_ready(Store(client, self.settings.namespace))
+        self._wait_ready(store)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -161,7 +186,7 @@ class Supervisor:
         child.started_s = time.monotonic()
         child.process = subprocess.Popen(
             child.command,
-            env=self._env,
+            env={**self._env, **child.env},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
@@ -171,7 +196,7 @@ class Supervisor:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline_s:
             self._refuse_misconfigured()
-            ready = {fact["pid"] for fact in signs_of_life(store)}
+            ready = {fact["pid"] for fact in store.workers()}
             if all(c.process is not None and c.process.pid in ready for c in self._children):
                 return
             time.sleep(0.05)
@@ -201,7 +226,7 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
-                if now_s - child.started_s > LONGEST_PAUSE_S:
+                if now_s - child.started_s > HEALTHY_S:
                     child.pause_s = FIRST_PAUSE_S
                 log.error(
                     "worker_died",
@@ -234,13 +259,14 @@ class Supervisor:
         """What the banner says: broker, bundle, data folder."""
         client = redis_client(self.redis_url)
         try:
-            workers = signs_of_life(Store(client, self.settings.namespace))
+            workers = Store(client, self.settings.namespace).workers()
         finally:
             client.close()
         return {
             "broker": "embedded Valkey" if self._valkey is not None else "configured Redis",
             "workers": workers,
             "data": str(self.settings.data_folder),
+            "access": self.access,
         }
 
 

@@ -2,20 +2,19 @@
 
 So a message that the broker lost, or that was deleted, costs a second or two and nothing else. One
 process at a time does the ringing, by a lock that outlives its holder by a few seconds only; every
-process writes its own sign of life.
+process writes its own sign of life (see store.py).
 
 Keys, behind the store's prefix:
 
     sweeper             string  token of the process that rings; expires after `LOCK_S`
-    worker:<name>       string  JSON sign of life of one process; expires after `ALIVE_S`
+    sweeper:<duty>      string  the same for a duty
 """
 
 from __future__ import annotations
 
-import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -35,9 +34,6 @@ TICK_S = 1.0
 #: Seconds after which another process takes over from a ticker that died.
 LOCK_S = 4
 
-#: Seconds after which a process without a sign of life counts as gone.
-ALIVE_S = 15
-
 #: Events kept for a ledger that does not drain them; about 300 bytes each.
 MAX_EVENTS = 1_000_000
 
@@ -50,7 +46,8 @@ class Sweeper(threading.Thread):
         celery: sends the doorbells.
         name: this process, for example `moderate@host:1234`.
         facts: goes into the sign of life; asked at every beat.
-        duties: what else the one that rings does, each tick; errors are logged and do not stop it.
+        duties: what else happens each tick in one process at a time, by the name of its lock;
+            an error of one is logged and stops neither the others nor the ringing.
         stop: ends the thread.
     """
 
@@ -62,14 +59,14 @@ class Sweeper(threading.Thread):
         name: str,
         facts: Callable[[], dict[str, Any]],
         stop: threading.Event,
-        duties: tuple[Callable[[], object], ...] = (),
+        duties: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._store = store
         self._celery = celery
         self._name = name
         self._facts = facts
-        self._duties = duties
+        self._duties = dict(duties or {})
         self._stop_event = stop
         self._token = f"{random.getrandbits(64):016x}"
 
@@ -83,25 +80,37 @@ class Sweeper(threading.Thread):
             except Exception:  # the ticker must outlive a bug in a duty
                 log.exception("sweeper_failed")
         try:
-            self._store.redis.delete(self._store.key("worker", self._name))
+            self._store.end_life(self._name)
         except redis.RedisError:
             return
 
     def tick(self) -> None:
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
-        self._store.redis.set(
-            self._store.key("worker", self._name), json.dumps(self._facts()), ex=ALIVE_S
-        )
-        if not self._holds_lock():
-            return
+        self._store.show_life(self._name, self._facts())
+        if self._holds_lock():
+            self._ring()
+        for name, duty in self._duties.items():
+            if self._holds_lock(name):
+                self._do(name, duty)
+
+    def _ring(self) -> None:
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
             ring(self._store, self._celery, stage)
-        self._store.redis.xtrim(self._store.key("events"), maxlen=MAX_EVENTS, approximate=True)
-        for duty in self._duties:
-            duty()
+        dropped = self._store.guard_events(MAX_EVENTS)
+        if dropped:
+            log.error("ledger_events_dropped", events=dropped, most=MAX_EVENTS)
 
-    def _holds_lock(self) -> bool:
-        key = self._store.key("sweeper")
+    @staticmethod
+    def _do(name: str, duty: Callable[[], object]) -> None:
+        try:
+            duty()
+        except redis.RedisError:
+            raise
+        except Exception:
+            log.exception("duty_failed", duty=name)
+
+    def _holds_lock(self, *name: str) -> bool:
+        key = self._store.key("sweeper", *name)
         if self._store.redis.set(key, self._token, nx=True, ex=LOCK_S):
             return True
         if self._store.redis.get(key) != self._token:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import redis
@@ -75,16 +75,19 @@ class CallbackStep:
 
     def __init__(
         self,
+        *,
         store: Store,
         sender: CallbackSender,
         dead_letters: DeadLetters,
         endpoints: Endpoints,
+        schedule_s: Sequence[float],
         stop: threading.Event,
     ) -> None:
         self._store = store
         self._sender = sender
         self._dead_letters = dead_letters
         self._endpoints = endpoints
+        self._schedule_s = schedule_s
         self._stop = stop
 
     def handle(self, line: str, lease: Lease, token: str) -> None:
@@ -116,7 +119,13 @@ class CallbackStep:
     def _after_error(
         self, line: str, entry: CallbackEntry, token: str, error: Exception, attempt: int
     ) -> None:
-        decision = retry.decide(error, stage=Stage.CALLBACK, attempt=attempt, random=random.random)
+        decision = retry.decide(
+            error,
+            stage=Stage.CALLBACK,
+            attempt=attempt,
+            random=random.random,
+            schedule_s=self._schedule_s,
+        )
         gone = isinstance(error, CallbackRefused) and error.gone
         if self._endpoints.note_failure(entry, str(error), gone=gone):
             log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))

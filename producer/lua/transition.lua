@@ -12,7 +12,7 @@
 --       12 callback data (JSON)  13 dead letter item ('': none)  14 new dead letter (JSON; '': remove)
 --       15 number of record fields and values that follow, 16.. fields and values
 -- Returns {1, state, seq}, or {0, present state, present seq} when nothing was changed.
-local present = redis.call('HMGET', KEYS[1], 'state', 'seq')
+local present = redis.call('HMGET', KEYS[1], 'state', 'seq', 'created_at', 'region')
 if not present[1] then
   return {0, '', '0'}
 end
@@ -69,5 +69,6 @@ end
 redis.call('HINCRBY', KEYS[3], to, 1)
 redis.call('HSET', KEYS[3], 'last_transition_at', now)
 redis.call('XADD', KEYS[2], '*', 'kind', 'transition', 'upload_id', id, 'seq', seq,
-  'from', from, 'to', to, 'at', now, 'detail', ARGV[8])
+  'from', from, 'to', to, 'at', now, 'created_at', present[3] or '', 'region', present[4] or '',
+  'detail', ARGV[8])
 return {1, to, tostring(seq)}

@@ -42,9 +42,25 @@ def print_banner(console: Console, facts: dict[str, Any], settings: WorkerSettin
         ("callbacks", settings.callback_url or "none: poll with `avatarmod status ID`"),
         ("images", settings.image_folder),
         ("data", facts["data"]),
+        *_web_rows(facts),
         ("workers", ", ".join(f"{w['role']} ({w['pid']})" for w in facts["workers"])),
     ]
     for name, value in rows:
         table.add_row(f"[bold]{name}[/bold]", str(value))
     console.print(table)
     console.print("Ready. Ctrl-C stops; nothing in the queue is lost.", style="green")
+
+
+def _web_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where API and console are; the secrets of the first start are shown this once."""
+    url = next((worker["url"] for worker in facts["workers"] if worker["role"] == "api"), None)
+    if url is None:
+        return [("api", "none here: install 'avatar-moderation[api]' for API and console")]
+    rows = [("api", f"{url}/v1/uploads"), ("console", f"{url}/console")]
+    access = facts["access"]
+    if access and access.api_key:
+        rows.append(("api key", f"{access.api_key} (kept in {facts['data']}/api-key)"))
+    if access and access.password:
+        kept = f"{facts['data']}/console-password"
+        rows.append(("sign in", f"admin, {access.password} (kept in {kept})"))
+    return rows

@@ -1,0 +1,56 @@
+"""The HTTP edge: uploads in, verdicts out, and the operators' console beside it.
+
+`create_app` builds the application and nothing more; connections are opened by its caller and given
+to it. FastAPI's own documentation pages load scripts from elsewhere and are switched off;
+`/openapi.json` is there for every tool that reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from producer.api import classify, ops, problems, uploads
+from producer.api.gate import BodyLimit, Services
+
+__all__ = ["Services", "create_app"]
+
+DESCRIPTION = """\
+Send avatars, read verdicts. Every call but `/healthz` and `/readyz` needs a key, made with
+`avatarmod keys create`, sent as `X-API-Key`, as a bearer token or as the password of Basic.
+Errors are problem documents (RFC 9457) with a stable `code`.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application on ready-made services."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        services.follower.start()
+        yield
+        services.follower.stop()
+
+    app = FastAPI(
+        title="avatar-moderation",
+        version=importlib.metadata.version("avatar-moderation"),
+        description=DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    problems.install(app)
+    app.include_router(ops.router)
+    app.include_router(uploads.router)
+    app.include_router(classify.router)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=services.settings.api_max_body_bytes,
+        timeout_s=services.settings.api_body_timeout_s,
+    )
+    return app

@@ -1,0 +1,1 @@
+"""Tests of the ledger on real databases and a real Valkey."""

@@ -1,0 +1,157 @@
+"""`avatarmod api`: the process of the HTTP API and the console; its composition root."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+import redis
+
+from producer.errors import ConfigurationError
+from worker.memory import rss_bytes
+
+if TYPE_CHECKING:
+    from producer.api import Services
+    from worker.settings import WorkerSettings
+
+#: Tried first where no port is configured; then the next ones.
+DEFAULT_PORT, PORTS_TRIED = 8042, 20
+
+
+#: Seconds between two signs of life.
+BEAT_S = 2.0
+
+#: Seconds for requests in flight to end after SIGTERM.
+GRACE_S = 10
+
+
+@click.command()
+def api() -> None:
+    """Run HTTP API and console until SIGTERM."""
+    from producer.logs import configure_logging
+    from producer.settings import load_settings
+    from worker.settings import WorkerSettings
+    from worker.supervised import follow_supervisor
+
+    settings = load_settings(WorkerSettings)
+    configure_logging(settings, "api")
+    follow_supervisor()
+    serve(settings)
+
+
+def serve(settings: WorkerSettings) -> None:
+    """Build the services, listen, answer until a signal; connections in flight are finished."""
+    import uvicorn
+
+    from producer.api import create_app
+
+    services = build_services(settings)
+    listening = listen(settings.api_host, settings.api_port)
+    config = uvicorn.Config(
+        create_app(services),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.api_trusted_proxies),
+        forwarded_allow_ips=list(settings.api_trusted_proxies),
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+        backlog=512,
+    )
+    stop = threading.Event()
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Let long polls answer at once."""
+            services.follower.release()
+            super().handle_exit(sig, frame)
+
+    url = "http://{}:{}".format(*listening.getsockname()[:2])
+    threading.Thread(target=beat, args=(services, url, stop), daemon=True).start()
+    # uvicorn raises the signal again after its shutdown; it has been obeyed by then.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        Server(config).run(sockets=[listening])
+    finally:
+        stop.set()
+        services.images.close()
+
+
+def build_services(settings: WorkerSettings) -> Services:
+    """Connections and parts of one API process.
+
+    Raises:
+        ConfigurationError: Redis or a setting cannot be used.
+    """
+    from producer.api import Services
+    from producer.api.follow import Follower
+    from producer.enqueue import Producer
+    from producer.images import Images
+    from producer.keys import ApiKeys, Rates
+
+    producer = Producer.connect(settings)
+    store = producer.store
+    return Services(
+        settings=settings,
+        store=store,
+        producer=producer,
+        images=Images(settings),
+        keys=ApiKeys(store),
+        rates=Rates(store),
+        follower=Follower(store),
+    )
+
+
+def beat(services: Services, url: str, stop: threading.Event) -> None:
+    """Show this process's life every two seconds until `stop`, and its end."""
+    name = f"api@{socket.gethostname()}:{os.getpid()}"
+    facts = {
+        "name": name,
+        "role": "api",
+        "stages": [],
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "version": importlib.metadata.version("avatar-moderation"),
+        "url": url,
+    }
+    while True:
+        with contextlib.suppress(redis.RedisError):
+            services.store.show_life(name, {**facts, "rss_bytes": rss_bytes()})
+        if stop.wait(BEAT_S):
+            break
+    with contextlib.suppress(redis.RedisError):
+        services.store.end_life(name)
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A listening socket on the configured port, or on 8042 or the next free one.
+
+    Raises:
+        ConfigurationError: the port is taken, or this machine has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ports = [port] if port is not None else [*range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED), 0]
+    for number in ports:
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, number))
+            listening.listen(512)
+        except OSError as error:
+            listening.close()
+            if port is None and number != 0:
+                continue
+            raise ConfigurationError(
+                f"cannot listen on {host}:{number} ({error.strerror}); set AVATARMOD_API_HOST and "
+                "AVATARMOD_API_PORT"
+            ) from error
+        return listening
+    raise AssertionError("unreachable: the last port is always free")
