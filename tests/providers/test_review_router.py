@@ -60,6 +60,25 @@ class TestAnswers:
         assert second.opinion.provider == "tencent"
         assert len(providers["tencent"].asked) == 1
 
+    def test_an_unreadable_opinion_is_asked_for_again(self, valkey: redis.Redis) -> None:
+        """What a newer or broken process left on file is not trusted and does no harm."""
+        router, providers = build(valkey, {"tencent": approve})
+        field = f"tencent@{providers['tencent'].rules}"
+        valkey.hset(f"{PREFIX}review:opinions:{sha('a')}", field, '{"decision": "perhaps"}')
+        assert isinstance(ask(router, "a"), Answered)
+        assert len(providers["tencent"].asked) == 1
+
+    def test_the_raw_reply_is_handed_out_once_and_not_kept_in_redis(
+        self, valkey: redis.Redis
+    ) -> None:
+        """It belongs into the ledger; a month of replies would fill a small Redis."""
+        router, _ = build(valkey, {"tencent": approve})
+        first, second = ask(router, "a"), ask(router, "a")
+        assert isinstance(first, Answered)
+        assert isinstance(second, Answered)
+        assert first.opinion.raw == {}
+        assert second.opinion.raw is None
+
     def test_other_rules_ask_again(self, valkey: redis.Redis) -> None:
         """An opinion under rules that are no longer configured is not reused."""
         router, providers = build(valkey, {"tencent": approve})

@@ -48,6 +48,9 @@ from worker.review.settings import ReviewSettings
 
 log = structlog.get_logger(__name__)
 
+#: Seconds; a provider that asks for a longer pause is asked again after this.
+LONGEST_PAUSE_S = 3600.0
+
 #: Where each provider's adapter is; imported only when the provider is configured, because the SDKs
 #: take memory: aliyun 25 MiB, aliyun2 38, tencent 9, cloudflare and huggingface 5 each, rekognition
 #: 23; the three domestic ones together 40 (resident, with the client built, Python 3.11).
@@ -147,13 +150,12 @@ class Router:
         except redis.RedisError as error:
             raise StorageUnavailable(f"Redis does not answer: {error}") from error
 
-    def _review(self, ask: Question) -> Answer:
+    def _review(self, question: Question) -> Answer:
         while True:
-            known = self._limits.opinions(ask.sha256)
-            found = self._reuse(ask, known)
-            if isinstance(found, Opinion):
-                return Answered(opinion=found, reused=True, tried=ask.tried)
-            ask = found
+            known = self._limits.opinions(question.sha256)
+            ask = self._reuse(question, known)
+            if isinstance(ask, Opinion):
+                return Answered(opinion=ask, reused=True, tried=question.tried)
             if ask.is_uncertain and self._settings.review_uncertain == "hold":
                 return self._uncertain(ask)
             left = ask.left(self._settings.review_tries)
@@ -168,10 +170,9 @@ class Router:
     def _reuse(self, ask: Question, known: Mapping[str, str]) -> Opinion | Question:
         """A decisive opinion on file; else the question with the uncertain ones noted."""
         for name, provider in self._providers.items():
-            text = known.get(f"{name}@{provider.rules}")
-            if not text:
+            opinion = _on_file(known.get(f"{name}@{provider.rules}"))
+            if opinion is None:
                 continue
-            opinion = dataclasses.replace(Opinion.from_dict(json.loads(text)), cost_yuan=0.0)
             if opinion.decision is not Decision.UNCERTAIN:
                 return opinion
             if name in ask.route:
@@ -207,7 +208,7 @@ class Router:
                 billed=True,
                 latency_s=opinion.latency_s,
                 opinion_field=f"{opinion.provider}@{self._providers[opinion.provider].rules}",
-                opinion=json.dumps(opinion.to_dict(), ensure_ascii=False),
+                opinion=_for_file(opinion),
             )
             self._tell(leave.provider, settled, "")
         except redis.RedisError as error:
@@ -231,7 +232,7 @@ class Router:
         self, ask: Question, leave: Admitted, error: ModerationError, latency_s: float
     ) -> Answer:
         outcome, billed = _consequence(error)
-        pause_s = getattr(error, "retry_after_s", None)
+        pause_s = _pause_s(error)
         settled = self._limits.settle(
             leave,
             ask.sha256,
@@ -356,6 +357,26 @@ class Router:
         """Close the adapters' connections; the router is not used after it."""
         for provider in self._providers.values():
             provider.close()
+
+
+def _for_file(opinion: Opinion) -> str:
+    """As JSON without the raw reply, which goes to the ledger once and would fill Redis here."""
+    return json.dumps(dataclasses.replace(opinion, raw=None).to_dict(), ensure_ascii=False)
+
+
+def _on_file(text: str | None) -> Opinion | None:
+    """What `_for_file` wrote, now free of charge; None: nothing, or unreadable."""
+    try:
+        opinion = Opinion.from_dict(json.loads(text or ""))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return dataclasses.replace(opinion, cost_yuan=0.0, latency_s=0.0)
+
+
+def _pause_s(error: ModerationError) -> float | None:
+    """How long the provider asked for, within reason; None: it did not say."""
+    asked_s: float | None = getattr(error, "retry_after_s", None)
+    return None if asked_s is None else min(max(0.0, asked_s), LONGEST_PAUSE_S)
 
 
 def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
