@@ -11,6 +11,7 @@ import zoneinfo
 
 import pytest
 import redis
+from structlog.testing import CapturingLogger
 
 from producer.contract import Decision, Region
 from producer.errors import (
@@ -32,6 +33,7 @@ from tests.providers.support import (
     settings,
     sha,
 )
+from worker.review import router as router_module
 from worker.review.answers import Answered, Approve, GiveUp, Hold, Wait
 from worker.review.router import Router
 
@@ -46,6 +48,14 @@ def uncertain(_: str) -> Decision:
 
 def fail(error: ModerationError):
     return lambda _: error
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What the router logs, however logging is configured by then."""
+    logger = CapturingLogger()
+    monkeypatch.setattr(router_module, "log", logger)
+    return logger
 
 
 class TestAnswers:
@@ -208,8 +218,10 @@ class TestFailures:
         assert answer.reason == "provider_rejected_image"
         assert "side too short" in answer.detail
 
-    def test_misconfigured_opens_at_once_and_loses_nothing(self, valkey: redis.Redis) -> None:
-        """One refused key opens the breaker; the upload goes to the next provider."""
+    def test_misconfigured_opens_at_once_and_loses_nothing(
+        self, valkey: redis.Redis, logs: CapturingLogger
+    ) -> None:
+        """One refused key opens the breaker with one alarm; uploads go to the next provider."""
         router, providers = build(
             valkey, {"tencent": fail(ProviderMisconfigured("bad key")), "aliyun2": approve}
         )
@@ -218,6 +230,9 @@ class TestFailures:
         assert not first.counts_as_attempt
         assert isinstance(ask(router, "a", tried=first.tried), Answered)
         assert isinstance(ask(router, "b"), Answered)
+        (alarm,) = logs.calls
+        assert (alarm.method_name, alarm.args) == ("error", ("review_provider_opened",))
+        assert alarm.kwargs["error"] == "bad key"
         assert len(providers["tencent"].asked) == 1
         status = router.status()[0]
         assert status.state == "open"
@@ -263,6 +278,32 @@ class TestFailures:
         assert router.status()[0].in_flight == 0
         assert providers["tencent"].asked == []
         assert isinstance(ask(router, "a"), Answered)
+
+    def test_a_bug_of_an_adapter_frees_its_slot(self, valkey: redis.Redis) -> None:
+        """An exception nobody foresaw goes up to the task; the call counts as failed and billed."""
+
+        def broken(_: str) -> Decision:
+            raise ZeroDivisionError
+
+        router, _ = build(valkey, {"tencent": broken})
+        with pytest.raises(ZeroDivisionError):
+            ask(router, "a")
+        status = router.status()[0]
+        assert (status.in_flight, status.calls_today) == (0, 1)
+        assert status.last_error == "ZeroDivisionError"
+
+    def test_an_answer_survives_a_redis_that_dies_meanwhile(
+        self, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch, logs: CapturingLogger
+    ) -> None:
+        """What was paid for is used although it could not be put on file."""
+        router, _ = build(valkey, {"tencent": approve})
+
+        def gone(*_: object, **__: object) -> None:
+            raise redis.ConnectionError
+
+        monkeypatch.setattr(router._limits, "settle", gone)
+        assert isinstance(ask(router, "a"), Answered)
+        assert logs.calls[0].args == ("review_not_settled",)
 
     def test_a_dead_redis_is_a_transient_failure(self) -> None:
         """Without Redis the step fails in a way that is retried."""
@@ -390,7 +431,7 @@ class TestBudget:
         ask(router, "a")
         assert router.total_today() == (billed, pytest.approx(0.0015 * billed))
 
-    def test_low_budget_is_told_once(self, valkey: redis.Redis, capsys) -> None:
+    def test_low_budget_is_told_once(self, valkey: redis.Redis, logs: CapturingLogger) -> None:
         """At 80 % of the calls one warning is logged and the status says low."""
         router, _ = build(valkey, {"tencent": approve}, tencent_daily_calls=10)
         for index in range(7):
@@ -399,7 +440,8 @@ class TestBudget:
         for index in range(7, 10):
             ask(router, index)
         assert router.status()[0].low
-        assert capsys.readouterr().out.count("review_budget_low") == 1
+        (call,) = logs.calls
+        assert (call.args, call.kwargs["budget"]) == (("review_budget_low",), "tencent")
 
     def test_a_day_ends_at_midnight_of_the_zone(self, valkey: redis.Redis) -> None:
         """The day's key carries the date in the budget's zone."""

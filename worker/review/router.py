@@ -92,7 +92,13 @@ class Router:
         self._settings = settings
         self._random = random
         self._providers = dict(providers) if providers is not None else build_providers(settings)
-        _check_borders(settings, self._providers)
+        problems = [
+            problem
+            for name in settings.review_providers
+            for problem in border_problems(settings, name, self._providers[name])
+        ]
+        if problems:
+            raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
         self._limits = Limits(client, prefix, settings, random)
 
     @property
@@ -431,25 +437,14 @@ def build_providers(settings: ReviewSettings) -> dict[str, ReviewProvider]:
     return providers
 
 
-def _check_borders(settings: ReviewSettings, providers: Mapping[str, ReviewProvider]) -> None:
-    """Refuse a route that takes pictures out of their region without the operator's word."""
-    problems = []
-    for region in Region:
-        for name in settings.route_of(region):
-            if name not in providers:
-                problems.append(
-                    f"AVATARMOD_REVIEW_{region.upper()} names {name}, which is not built"
-                )
-                continue
-            home = providers[name].home
-            if (
-                home not in (None, region)
-                and f"{region}:{name}" not in settings.review_cross_border
-            ):
-                problems.append(
-                    f"AVATARMOD_REVIEW_{region.upper()} names {name}, which is {home}: {region} "
-                    f"pictures would leave their region; take it out, or add {region}:{name} to "
-                    "AVATARMOD_REVIEW_CROSS_BORDER"
-                )
-    if problems:
-        raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
+def border_problems(settings: ReviewSettings, name: str, provider: ReviewProvider) -> list[str]:
+    """Why a provider may not stand in its routes: pictures would leave their region unasked."""
+    return [
+        f"AVATARMOD_REVIEW_{region.upper()} names {name}, which is {provider.home}: {region} "
+        f"pictures would leave their region; take it out, or add {region}:{name} to "
+        "AVATARMOD_REVIEW_CROSS_BORDER"
+        for region in Region
+        if name in settings.route_of(region)
+        and provider.home not in (None, region)
+        and f"{region}:{name}" not in settings.review_cross_border
+    ]
