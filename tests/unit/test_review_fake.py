@@ -7,7 +7,7 @@ import pytest
 from producer.contract import Decision
 from producer.errors import ProviderUnavailable
 from tests.providers.support import settings, tiny_jpeg
-from worker.review.router import build_provider
+from worker.review.registry import build_provider
 
 
 class TestFake:

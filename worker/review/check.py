@@ -16,7 +16,7 @@ from producer.errors import (
     ProviderUnavailable,
 )
 from worker.review.limits import Limits
-from worker.review.router import border_problems, build_provider
+from worker.review.registry import border_problems, build_provider
 from worker.review.settings import ReviewSettings
 
 
