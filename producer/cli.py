@@ -102,10 +102,13 @@ def enqueue_command(
     as_json: bool,
 ) -> None:
     """Put uploads into the queue; an id that is already known changes nothing."""
+    from producer.contract import check_upload_id
     from producer.enqueue import Producer
 
     if image and len(upload_ids) > 1:
         raise click.UsageError("--image names one picture; give one ID with it")
+    for upload_id in upload_ids:
+        check_upload_id(upload_id)
     producer = Producer.connect()
     answers = [
         producer.enqueue(

@@ -29,6 +29,7 @@ class WorkerSettings(ReviewSettings):
     lease_s: float = Field(
         30.0,
         ge=2,
+        le=3600,
         description="How long a worker may keep an upload without a sign of life, in seconds.",
     )
 

@@ -97,6 +97,12 @@ class CallbackStep:
             if entry is None:
                 self._store.drop(line, lease.item, token=token)
                 return
+            if lease.crashes >= retry.MAX_CRASHES:
+                error = WorkerKilled(
+                    f"the worker process died {lease.crashes} times with this callback in its hands"
+                )
+                self._after_error(line, entry, token, error, entry.attempts)
+                return
             self._deliver(line, entry, token)
         except redis.RedisError as error:
             log.warning("callback_interrupted", item=lease.item, error=type(error).__name__)
@@ -105,8 +111,9 @@ class CallbackStep:
 
     def _deliver(self, line: str, entry: CallbackEntry, token: str) -> None:
         attempt = entry.attempts + 1
+        now_s = self._store.now()
         try:
-            status = self._sender.deliver(entry)
+            status = self._sender.deliver(entry, now_s=now_s)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
             self._after_error(line, entry, token, error, attempt)
             return
@@ -127,7 +134,8 @@ class CallbackStep:
             schedule_s=self._schedule_s,
         )
         gone = isinstance(error, CallbackRefused) and error.gone
-        if self._endpoints.note_failure(entry, str(error), gone=gone):
+        blameless = isinstance(error, WorkerKilled)
+        if not blameless and self._endpoints.note_failure(entry, str(error), gone=gone):
             log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))
         now = self._store.now()
         first_failed_at = entry.first_failed_at or now
