@@ -27,11 +27,13 @@ from producer.dead_letters import DeadLetters
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
+from producer.metrics import Recorder
 from producer.store import callback_line
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
 from worker.drain import LineDrain
+from worker.memory import rss_bytes
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
@@ -62,7 +64,8 @@ class Worker:
         self.store = connect_store(settings)
         self.celery = make_celery(settings, find_redis_url(settings))
         self.images = Images(settings)
-        self.outcomes = Outcomes(self.store, settings.callback_url)
+        self.recorder = Recorder()
+        self.outcomes = Outcomes(self.store, settings.callback_url, self.recorder)
         self.facts: dict[str, Any] = {}
         self._closers: list[Callable[[], object]] = [self.images.close]
         build = self._build_moderate if role == "moderate" else self._build_io
@@ -95,6 +98,7 @@ class Worker:
             policy=policy,
             drawn_probability=lambda view: 1.0,
             has_reviewers=self._has_reviewers,
+            recorder=self.recorder,
             knobs=BatchKnobs(
                 batch_size=settings.batch_size,
                 batch_wait_s=settings.batch_wait_s,
@@ -117,7 +121,7 @@ class Worker:
         callback_drain = LineDrain(
             store=self.store,
             lines=lambda: [callback_line(name) for name in self.store.endpoints()],
-            handle=CallbackStep(self.store, sender, letters, self.stop).handle,
+            handle=CallbackStep(self.store, sender, letters, self.stop, self.recorder).handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
             most_leased=settings.callback_concurrency,
@@ -142,6 +146,7 @@ class Worker:
             fetch=self.images.fetch,
             decoder=decoder,
             stop=self.stop,
+            recorder=self.recorder,
         )
         drain = LineDrain(
             store=self.store,
@@ -203,6 +208,7 @@ class Worker:
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
+            recorder=self.recorder,
             duties=duties,
         )
 
@@ -248,6 +254,7 @@ class Worker:
             "stages": ROLES[self.role],
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "rss_bytes": rss_bytes(),
             "version": importlib.metadata.version("avatar-moderation"),
             **self.facts,
         }

@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 
 from producer.connect import ring
 from producer.contract import Stage
+from producer.metrics import Recorder
 from producer.store import Store
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class Sweeper(threading.Thread):
         celery: sends the doorbells.
         name: this process, for example `moderate@host:1234`.
         facts: goes into the sign of life; asked at every beat.
+        recorder: what this process counted; published at every beat.
         duties: what else the one that rings does, each tick; errors are logged and do not stop it.
         stop: ends the thread.
     """
@@ -57,6 +59,7 @@ class Sweeper(threading.Thread):
         name: str,
         facts: Callable[[], dict[str, Any]],
         stop: threading.Event,
+        recorder: Recorder,
         duties: tuple[Callable[[], object], ...] = (),
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
@@ -64,6 +67,7 @@ class Sweeper(threading.Thread):
         self._celery = celery
         self._name = name
         self._facts = facts
+        self._recorder = recorder
         self._duties = duties
         self._stop_event = stop
         self._token = f"{random.getrandbits(64):016x}"
@@ -85,6 +89,7 @@ class Sweeper(threading.Thread):
     def tick(self) -> None:
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
         self._store.show_life(self._name, self._facts())
+        self._recorder.publish(self._store)
         if not self._holds_lock():
             return
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:

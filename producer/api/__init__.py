@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from producer.api import classify, ops, problems, uploads
-from producer.api.gate import BodyLimit, Services
+from producer.api.gate import BodyLimit, Services, Timed
 
 __all__ = ["Services", "create_app"]
 
@@ -53,4 +53,5 @@ def create_app(services: Services) -> FastAPI:
         max_bytes=services.settings.api_max_body_bytes,
         timeout_s=services.settings.api_body_timeout_s,
     )
+    app.add_middleware(Timed, recorder=services.recorder)
     return app

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from producer.api.gate import services
+from producer.api.gate import ReadKey, services
+from producer.api.problems import Problem
+from producer.api.uploads import problem_docs
+from producer.errors import StorageUnavailable
 from producer.health import find_alarms
+from producer.metrics import render
 
 router = APIRouter(tags=["operations"])
 
@@ -71,3 +75,22 @@ def readyz(request: Request) -> JSONResponse:
         "bundle": next((w["bundle"] for w in workers if w.get("bundle")), None),
     }
     return JSONResponse(body, 200 if is_ready else 503)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}},
+        **problem_docs(401, 403, 429, 503),
+    },
+    summary="Metrics of all processes",
+)
+def metrics(request: Request, _key: ReadKey) -> Response:
+    """Counters of every worker and machine, and what waits now."""
+    found = services(request)
+    try:
+        text = render(found.store, found.settings)
+    except redis.RedisError as error:
+        raise Problem.of(StorageUnavailable("Redis did not answer")) from error
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

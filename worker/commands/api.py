@@ -125,6 +125,7 @@ def beat(services: Services, url: str, stop: threading.Event) -> None:
     while True:
         with contextlib.suppress(redis.RedisError):
             services.store.show_life(name, {**facts, "rss_bytes": rss_bytes()})
+            services.recorder.publish(services.store)
         if stop.wait(BEAT_S):
             break
     with contextlib.suppress(redis.RedisError):
