@@ -23,6 +23,15 @@ COMMANDS = {
     "users": "producer.commands.users:users",
     "scan": "worker.commands.scan:scan",
     "demo": "worker.commands.demo:demo",
+    "approve": "producer.commands.decide:approve",
+    "block": "producer.commands.decide:block",
+    "undo": "producer.commands.decide:undo",
+    "dlq": "producer.commands.dlq:dlq",
+    "callbacks": "producer.commands.callbacks:callbacks",
+    "doctor": "worker.commands.doctor:doctor",
+    "providers": "worker.commands.providers:providers",
+    "bundle": "worker.commands.bundle:bundle",
+    "export": "worker.commands.export:export",
     "ledger": "worker.commands.ledger:ledger",
 }
 
@@ -70,6 +79,9 @@ def cli() -> None:
 
     Settings come from AVATARMOD_* environment variables; see README.md.
     """
+    from producer.logs import quiet_logging
+
+    quiet_logging()
 
 
 @click.command("enqueue")

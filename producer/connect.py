@@ -6,16 +6,18 @@ from its instance file in the data folder.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
 from celery import Celery
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from producer.contract import TASK_NAMES, Stage
 from producer.errors import ConfigurationError
@@ -59,15 +61,76 @@ def find_redis_url(settings: Settings) -> str:
 
 
 def redis_client(url: str) -> redis.Redis:
-    """A client with time limits on every call; text in, text out."""
-    return redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=3.0,
-        health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
-        retry_on_error=[redis.ConnectionError],
+    """A client with time limits on every call; text in, text out.
+
+    Args:
+        url: as in the setting `redis_url`.
+    """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": 3.0,
+        "health_check_interval": 10,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+        "retry_on_error": [redis.ConnectionError, redis.ReadOnlyError],
+    }
+    if not url.startswith("redis+sentinel://"):
+        return redis.Redis.from_url(url, **options)
+    place = parse_sentinel(url)
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        place.hosts,
+        sentinel_kwargs={"socket_timeout": SOCKET_TIMEOUT_S, "password": place.sentinel_password},
+        db=place.db,
+        username=place.username,
+        password=place.password,
+        **options,
+    )
+    client: redis.Redis = sentinel.master_for(place.master)  # type: ignore[no-untyped-call]
+    return client
+
+
+@dataclasses.dataclass(frozen=True)
+class SentinelPlace:
+    """A parsed `redis+sentinel://[user:password@]host:port,host:port/db?master=name`."""
+
+    hosts: list[tuple[str, int]]
+    master: str
+    db: int
+    username: str | None
+    password: str | None = dataclasses.field(repr=False)
+    sentinel_password: str | None = dataclasses.field(repr=False)
+
+
+def parse_sentinel(url: str) -> SentinelPlace:
+    """Read a Sentinel address.
+
+    Raises:
+        ConfigurationError: the master's name is missing or a port is no number.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    if "master" not in query:
+        raise ConfigurationError(
+            f"{ENV_PREFIX}REDIS_URL: say which master, as in "
+            "redis+sentinel://host:26379,host:26379/0?master=mymaster"
+        )
+    try:
+        pairs = [
+            (host, int(port or 26379))
+            for host, _, port in (h.partition(":") for h in hosts.split(","))
+        ]
+        db = int(parts.path.strip("/") or 0)
+    except ValueError as error:
+        raise ConfigurationError(f"{ENV_PREFIX}REDIS_URL: {error}") from error
+    return SentinelPlace(
+        hosts=pairs,
+        master=query["master"],
+        db=db,
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        sentinel_password=query.get("sentinel_password"),
     )
 
 
@@ -106,12 +169,22 @@ def connect_store(settings: Settings) -> Store:
     return Store(client, settings.namespace, record_ttl_s=settings.record_ttl_s)
 
 
-def celery_url(redis_url: str) -> str:
-    """The same server in kombu's spelling: a Unix socket is `redis+socket://` there."""
+def celery_broker(redis_url: str) -> tuple[str, dict[str, Any]]:
+    """The same server in kombu's spelling, and the transport options that go with it."""
     parts = urlsplit(redis_url)
-    if parts.scheme != "unix":
-        return redis_url
-    return f"redis+socket://{parts.path}?virtual_host=0"
+    if parts.scheme == "unix":
+        return f"redis+socket://{parts.path}?virtual_host=0", {}
+    if parts.scheme != "redis+sentinel":
+        return redis_url, {}
+    place = parse_sentinel(redis_url)
+    credentials = ""
+    if place.password:
+        credentials = f"{quote(place.username or '', safe='')}:{quote(place.password, safe='')}@"
+    urls = [f"sentinel://{credentials}{host}:{port}/{place.db}" for host, port in place.hosts]
+    options: dict[str, Any] = {"master_name": place.master}
+    if place.sentinel_password:
+        options["sentinel_kwargs"] = {"password": place.sentinel_password}
+    return ";".join(urls), options
 
 
 def make_celery(settings: Settings, redis_url: str) -> Celery:
@@ -120,7 +193,23 @@ def make_celery(settings: Settings, redis_url: str) -> Celery:
     A doorbell carries nothing and loses nothing when it is lost, so it is acknowledged early: a
     killed worker leaves no message behind that comes back minutes later.
     """
-    app = Celery("avatarmod", broker=celery_url(redis_url), set_as_current=False)
+    broker, options = celery_broker(redis_url)
+    if settings.broker_url is not None:
+        broker, options = settings.broker_url.get_secret_value(), {}
+    if broker.startswith("amqp"):
+        transport: dict[str, Any] = {"read_timeout": SOCKET_TIMEOUT_S, "write_timeout": 5}
+    else:
+        transport = {
+            "global_keyprefix": f"{settings.namespace}:celery:",
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "retry_on_timeout": False,
+            "unacked_mutex_expire": 15,
+            **options,
+        }
+    app = Celery("avatarmod", broker=broker, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
@@ -148,15 +237,7 @@ def make_celery(settings: Settings, redis_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_timeout=4,
         broker_pool_limit=2,
-        broker_transport_options={
-            "global_keyprefix": f"{settings.namespace}:celery:",
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": 3,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-            "retry_on_timeout": False,
-            "unacked_mutex_expire": 15,
-        },
+        broker_transport_options=transport,
         timezone="UTC",
     )
     return app

@@ -195,6 +195,11 @@ class CallbackRefused(Permanent):
 
     code = "callback_refused"
 
+    def __init__(self, message: str, *, gone: bool = False) -> None:
+        super().__init__(message)
+        #: The server itself said that it wants no more callbacks.
+        self.gone = gone
+
 
 class WorkerKilled(Permanent):
     """Raised when the worker process died several times with this upload in its hands."""

@@ -14,6 +14,14 @@ import structlog
 from producer.settings import Settings
 
 
+def quiet_logging() -> None:
+    """For short commands: warnings and errors only, on standard error."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def configure_logging(settings: Settings, process: str = "") -> None:
     """Send structlog's and the standard library's records through one formatter.
 

@@ -21,8 +21,7 @@ from typing import Any, Literal, cast
 import redis
 
 from producer.contract import Stage
-from producer.health import ALARMS, find_alarms, oldest_at
-from producer.settings import Settings
+from producer.health import find_alarms, oldest_at
 from producer.store import OPEN_STATES, Store
 
 #: Upper bounds of seconds: of one inference to hours in a review queue.
@@ -103,7 +102,10 @@ MEMORY = Metric(
     "avatarmod_resident_bytes", "gauge", "Resident memory of each process.", ("process",)
 )
 ALARM = Metric(
-    "avatarmod_alarm", "gauge", "1 while an alarm stands; see readyz.", ("code", "level")
+    "avatarmod_alarm",
+    "gauge",
+    "1 while an alarm stands; see `avatarmod doctor`.",
+    ("code", "severity"),
 )
 EVENTS = Metric("avatarmod_ledger_lag_events", "gauge", "Events that the ledger has not taken yet.")
 
@@ -160,14 +162,14 @@ def _field(metric: Metric, labels: Iterable[str], part: str) -> str:
     return f"{metric.name}|{json.dumps(values)}|{part}"
 
 
-def render(store: Store, settings: Settings) -> bytes:
+def render(store: Store) -> bytes:
     """Everything in Prometheus' text format."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     class Collector:
         def collect(self) -> Iterator[Any]:
             yield from _recorded(store)
-            yield from _read(store, settings)
+            yield from _read(store)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(cast("Any", Collector()))
@@ -206,7 +208,7 @@ def _cumulated(metric: Metric, parts: dict[str, float]) -> list[tuple[str, float
     return buckets
 
 
-def _read(store: Store, settings: Settings) -> Iterator[Any]:
+def _read(store: Store) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     counts = cast("dict[str, str]", store.redis.hgetall(store.key("counts")))
@@ -224,7 +226,7 @@ def _read(store: Store, settings: Settings) -> Iterator[Any]:
         DEAD_NOW: [([], float(store.redis.zcard(store.key("dead"))))],
         WORKERS: _roles(workers),
         MEMORY: [([str(w["name"])], float(w["rss_bytes"])) for w in workers if "rss_bytes" in w],
-        ALARM: _alarms(store, settings, workers),
+        ALARM: [([a.code, a.severity], 1.0) for a in find_alarms(store, workers)],
         EVENTS: [([], float(store.redis.xlen(store.key("events"))))],
     }
     for metric, values in rows.items():
@@ -252,10 +254,3 @@ def _lines(store: Store, what: str) -> Iterator[tuple[list[str], float]]:
 def _roles(workers: list[dict[str, Any]]) -> list[tuple[list[str], float]]:
     roles = [str(worker.get("role")) for worker in workers]
     return [([role], float(roles.count(role))) for role in ("moderate", "io", "api")]
-
-
-def _alarms(
-    store: Store, settings: Settings, workers: list[dict[str, Any]]
-) -> list[tuple[list[str], float]]:
-    standing = {alarm.code for alarm in find_alarms(store, settings, workers)}
-    return [([code, level], float(code in standing)) for code, (level, _) in ALARMS.items()]

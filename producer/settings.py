@@ -43,8 +43,13 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="redis://, rediss:// or unix:// address of Redis 6.2+ or Valkey; "
-        "empty: an embedded Valkey is started.",
+        description="redis://, rediss://, unix:// or redis+sentinel://host:26379,host:26379/0?"
+        "master=name: address of Redis 6.2+ or Valkey; empty: an embedded Valkey is started.",
+    )
+    broker_url: SecretStr | None = Field(
+        None,
+        description="Another broker for Celery's doorbells, such as amqp://user:password@host//; "
+        "empty: the same Redis.",
     )
     namespace: str = Field(
         "avatarmod",
@@ -198,10 +203,21 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value():
             return None
         scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in ("redis", "rediss", "unix"):
+        if scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
             raise ValueError(
-                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss:// or unix://"
+                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss://, unix:// or "
+                "redis+sentinel://host:26379/0?master=name"
             )
+        return value
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _check_broker_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if scheme not in ("amqp", "amqps", "redis", "rediss"):
+            raise ValueError(f"scheme {scheme!r} is not known; use amqp://user:password@host//")
         return value
 
     @field_validator("private_networks", mode="after")

@@ -13,6 +13,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     crashes:<line>              hash    item -> how many holders died with it
     callback:<id>#<seq>         hash    one callback; deleted when delivered
     endpoints                   set     callback endpoints; each is the line callback:<name>
+    endpoint:<name>             hash    how it is doing; see endpoints.py
     dead                        zset    dead letters; see dead_letters.py
     events                      stream  every transition and callback, until the ledger has it
     events:dropped              string  how many events the memory guard removed unread
@@ -137,10 +138,15 @@ class CallbackEntry:
     first_failed_at: float | None
 
 
+def server_of(url: str) -> str:
+    """Scheme, host and port of a URL, without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def endpoint_name(url: str) -> str:
     """Short stable name of the server behind a callback URL; safe inside a key."""
-    parts = urlsplit(url)
-    return hashlib.sha256(f"{parts.scheme}://{parts.netloc}".encode()).hexdigest()[:12]
+    return hashlib.sha256(server_of(url).encode()).hexdigest()[:12]
 
 
 def callback_line(endpoint: str) -> str:
@@ -299,6 +305,7 @@ class Store:
         token: str,
         most_leased: int = 0,
         lanes: Iterable[Priority] = LANES,
+        busy: bool = False,
     ) -> list[Lease]:
         """Take up to `limit` due items of a line; an item whose holder died comes alone.
 
@@ -309,6 +316,8 @@ class Store:
             token: names this holder in `renew`, `put_back` and `end_callback`.
             most_leased: most items of this line in all workers' hands together; 0 for any.
             lanes: the priorities to take from, most urgent first.
+            busy: the holder has items in hand that one whose holder died must not endanger; while
+                such an item waits, nothing is given, so that the hands become empty.
         """
         found = self._scripts["claim"](
             keys=[
@@ -317,7 +326,7 @@ class Store:
                 self.key("crashes", line),
                 *(self._due(line, lane) for lane in lanes),
             ],
-            args=[limit, lease_s, token, most_leased],
+            args=[limit, lease_s, token, most_leased, int(busy)],
         )
         return [
             Lease(item, int(crashes)) for item, crashes in zip(found[::2], found[1::2], strict=True)
@@ -434,6 +443,7 @@ class Store:
                     self.key("events"),
                     self.key("dead"),
                     self.key("dead", entry.item),
+                    self.key("endpoint", entry.endpoint),
                 ],
                 args=[
                     entry.item,
@@ -442,9 +452,38 @@ class Store:
                     entry.seq,
                     json.dumps(detail),
                     json.dumps(bury) if bury is not None else "",
+                    server_of(entry.url),
                 ],
             )
         )
+
+    def resend(self, upload_id: str, url: str) -> bool:
+        """Send the callback of a record's present state once more, with the same webhook id.
+
+        Returns:
+            False when there is no such record, or nothing but its acceptance to tell.
+        """
+        avatar = self.get(upload_id)
+        if avatar is None or avatar.seq < 2:
+            return False
+        item, endpoint = f"{upload_id}#{avatar.seq}", endpoint_name(url)
+        fields = avatar.to_hash()
+        data = describe(upload_id, avatar.state, avatar.seq, avatar.region, fields)
+        pipe = self.redis.pipeline()
+        pipe.hset(
+            self.key("callback", item),
+            mapping={
+                "url": url,
+                "endpoint": endpoint,
+                "data": json.dumps(data),
+                "at": str(avatar.updated_at),
+                "attempts": "0",
+            },
+        )
+        pipe.zadd(self._due(callback_line(endpoint), Priority.NORMAL), {item: self.now()})
+        pipe.sadd(self.key("endpoints"), endpoint)
+        pipe.execute()
+        return True
 
     def unbury_callback(
         self, item: str, line: str, *, delay_s: float, detail: dict[str, Any]

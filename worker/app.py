@@ -24,11 +24,12 @@ from celery.worker import state
 from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
+from producer.endpoints import Endpoints
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.metrics import Recorder
-from producer.store import callback_line
+from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
@@ -38,6 +39,7 @@ from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
+from worker.style import StyleHead
 from worker.supervised import follow_supervisor
 from worker.sweeper import Sweeper
 from worker.tasks import CallbackStep, Doorbell, ReviewStep, register
@@ -89,6 +91,7 @@ class Worker:
         )
         self.facts |= {**engine.description, "policy": policy.version}
         decoder = self._make_decoder(bundle.input)
+        style = StyleHead()
         drain = ModerateDrain(
             store=self.store,
             outcomes=self.outcomes,
@@ -96,7 +99,7 @@ class Worker:
             decoder=decoder,
             engine=engine,
             policy=policy,
-            drawn_probability=lambda view: 1.0,
+            drawn_probability=lambda view: style.drawn_probability(view.pixels),
             has_reviewers=self._has_reviewers,
             recorder=self.recorder,
             knobs=BatchKnobs(
@@ -117,14 +120,27 @@ class Worker:
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.callback_timeout_s,
         )
+        endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
+        step = CallbackStep(
+            store=self.store,
+            sender=sender,
+            dead_letters=letters,
+            endpoints=endpoints,
+            schedule_s=settings.callback_schedule_s,
+            stop=self.stop,
+            recorder=self.recorder,
+        )
         callback_drain = LineDrain(
             store=self.store,
-            lines=lambda: [callback_line(name) for name in self.store.endpoints()],
-            handle=CallbackStep(self.store, sender, letters, self.stop, self.recorder).handle,
+            # A failing endpoint gets one probe at a time, so that it holds one thread at most.
+            lines=lambda: {
+                line: 1 if failing else settings.callback_concurrency
+                for line, failing in endpoints.open_lines().items()
+            },
+            handle=step.handle,
             threads=settings.callback_threads,
             lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
-            most_leased=settings.callback_concurrency,
         )
         self._closers += [callback_drain.close, sender.close]
         return {
@@ -150,7 +166,7 @@ class Worker:
         )
         drain = LineDrain(
             store=self.store,
-            lines=lambda: [Stage.REVIEW.value],
+            lines=lambda: {Stage.REVIEW.value: 0},
             handle=step.handle,
             threads=settings.review_threads,
             lease_s=max(settings.lease_s, 3 * settings.review_timeout_s),
@@ -182,19 +198,24 @@ class Worker:
     def _has_reviewers(self, region: Region) -> bool:
         return bool(self.settings.route_of(region))
 
-    def _duties(self) -> tuple[Callable[[], object], ...]:
-        """What the sweeper does besides ringing: drain the events into the ledger."""
+    def _duties(self) -> dict[str, Callable[[], object]]:
+        """What the sweeper does besides ringing, by the name of its lock.
+
+        Alarms from any process, for the other kind may be the one that is missing; the ledger only
+        from io, whose memory SQLAlchemy may use.
+        """
+        duties: dict[str, Callable[[], object]] = {"alarms": self._alarm_duty()}
         url = self.settings.ledger_url
-        if url is not None and url.get_secret_value() == "off":
-            return ()
+        if self.role != "io" or (url is not None and url.get_secret_value() == "off"):
+            return duties
         try:
             from worker.ledger import LedgerDrain
         except ModuleNotFoundError as error:
             log.error("ledger_absent", package=error.name, hint="avatar-moderation[ledger]")
-            return ()
+            return duties
         drain = LedgerDrain(self.settings, self.store)
         self._closers.append(drain.close)
-        return (drain,)
+        return {**duties, "ledger": drain}
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -246,6 +267,14 @@ class Worker:
             for close in self._closers:
                 close()
         return int(process.exitcode or 0)
+
+    def _alarm_duty(self) -> AlarmDuty:
+        return AlarmDuty(
+            self.store,
+            self.settings,
+            lambda: provider_statuses(self.store, self.settings),
+            make_teller(self.settings),
+        )
 
     def _sign_of_life(self, name: str) -> dict[str, Any]:
         return {

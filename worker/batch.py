@@ -24,7 +24,7 @@ import redis
 import structlog
 
 from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
-from producer.errors import InferenceFailed, WorkerKilled
+from producer.errors import WorkerKilled
 from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from worker import retry
@@ -38,6 +38,9 @@ READY_AHEAD = 4
 
 #: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
 LOW_WATER = 8
+
+#: Seconds after which a record that this version cannot read is looked at again.
+UNREADABLE_WAIT_S = 60.0
 
 
 class Decoder(Protocol):
@@ -146,33 +149,39 @@ class _Run:
         self._stop = stop
         self._in_hand: dict[str, Avatar] = {}
         self._ready: queue.Queue[Prepared] = queue.Queue(maxsize=READY_AHEAD)
+        self._alone = False
         self._abandoned = threading.Event()
         self._renewed_s = time.monotonic()
         self._decided = 0
 
     def run(self) -> int:
         try:
-            self._claim(linger=True)
-            while self._in_hand and not self._stop.is_set():
-                prepared = self._collect()
-                if prepared:
-                    self._finish(prepared)
-                self._renew()
-                if len(self._in_hand) < LOW_WATER:
-                    self._claim(linger=False)
+            claimed = self._claim(linger=True)
+            while (claimed or self._in_hand) and not self._stop.is_set():
+                if self._in_hand:
+                    self._finish(self._collect())
+                    self._renew()
+                claimed = self._has_room() and self._claim(linger=False)
         finally:
             self._give_back()
         return self._decided
 
     # -- taking --------------------------------------------------------------------------------
 
-    def _claim(self, *, linger: bool) -> None:
+    def _has_room(self) -> bool:
+        """Whether to take more; nothing is put beside an upload whose holder died."""
+        return not self._in_hand or (not self._alone and len(self._in_hand) < LOW_WATER)
+
+    def _claim(self, *, linger: bool) -> bool:
+        """Take what is due; returns whether there was anything."""
         leases = self._claim_once(self._knobs.batch_size)
-        if linger and leases and len(leases) < self._knobs.batch_size and self._knobs.batch_wait_s:
-            self._accept(leases)
-            self._stop.wait(self._knobs.batch_wait_s)
-            leases = self._claim_once(self._knobs.batch_size - len(leases))
+        self._alone = any(lease.crashes for lease in leases)
         self._accept(leases)
+        missing = self._knobs.batch_size - len(leases)
+        if linger and leases and missing and self._knobs.batch_wait_s and not self._alone:
+            self._stop.wait(self._knobs.batch_wait_s)
+            self._accept(self._claim_once(missing))
+        return bool(leases)
 
     def _claim_once(self, limit: int, lanes: Iterable[Priority] | None = None) -> list[Lease]:
         options: dict[str, Any] = {} if lanes is None else {"lanes": tuple(lanes)}
@@ -181,14 +190,14 @@ class _Run:
             limit,
             lease_s=self._knobs.lease_s,
             token=self._o._token,
+            busy=bool(self._in_hand),
             **options,
         )
 
     def _accept(self, leases: list[Lease]) -> None:
         """Start fetching what was claimed; drop what has been decided elsewhere."""
         started_s = time.monotonic()
-        avatars = self._store.get_many([lease.item for lease in leases]) if leases else []
-        for lease, avatar in zip(leases, avatars, strict=True):
+        for lease, avatar in zip(leases, self._read(leases), strict=True):
             if avatar is None or avatar.state != AvatarState.QUEUED:
                 self._store.drop(Stage.MODERATE, lease.item, token=self._o._token)
                 continue
@@ -201,6 +210,23 @@ class _Run:
                 self._finish([prepared])
             else:
                 self._o._pool.submit(self._prepare, prepared)
+
+    def _read(self, leases: list[Lease]) -> list[Avatar | None]:
+        """The records of what was claimed; one that cannot be read is left to a newer version."""
+        try:
+            return self._store.get_many([lease.item for lease in leases]) if leases else []
+        except (ValueError, KeyError) as error:
+            if len(leases) > 1:
+                return [avatar for lease in leases for avatar in self._read([lease])]
+            log.error("record_unreadable", upload_id=leases[0].item, message=str(error)[:200])
+            self._store.put_back(
+                Stage.MODERATE,
+                leases[0].item,
+                token=self._o._token,
+                priority=Priority.NORMAL,
+                delay_s=UNREADABLE_WAIT_S,
+            )
+            return [None]
 
     def _prepare(self, prepared: Prepared) -> None:
         """In a fetch thread: bytes, hash, what is known of this content, views."""
@@ -258,6 +284,8 @@ class _Run:
 
     def _finish(self, batch: list[Prepared]) -> None:
         """Decide and commit some uploads in one round trip."""
+        if not batch:
+            return
         scores = self._score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
@@ -288,12 +316,12 @@ class _Run:
         views = [(sha256, view) for sha256, p in unique.items() for view in p.picture.views]
         if not views:
             return {}
-        pixels = np.stack([view.pixels for _, view in views])
         scores: dict[str, list[ViewScore] | BaseException] = {sha256: [] for sha256 in unique}
         started_s = time.monotonic()
         try:
+            pixels = np.stack([view.pixels for _, view in views])
             results = self._o._engine.score(pixels, self._o._cut_offs)
-        except InferenceFailed as error:
+        except Exception as error:  # noqa: BLE001 - one picture's error must not end the batch
             if len(unique) > 1:
                 for p in unique.values():
                     scores.update(self._score([p]))

@@ -37,7 +37,7 @@ _REQUIRED = frozenset(
         *("precision", "input", "tensor", "output", "model", "reference", "calibration", "parity"),
     ]
 )
-_OPTIONAL = frozenset(["random_weights", "created", "export"])
+_OPTIONAL = frozenset(["random_weights", "max_micro_batch", "probe", "created", "export"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ class Parity:
         reference: what they were compared with.
         max_error: largest difference of the calibrated probabilities, 0..1.
         p99_error: its 99th percentile.
-        guard_band: distance from a cut-off within which a picture is scored again in float32.
+        guard_band: largest error to reckon with, in logits of the raw score; a picture that it
+            could carry over a cut-off is scored again in float32.
         details: everything else the exporter measured.
     """
 
@@ -77,6 +78,19 @@ class Parity:
     p99_error: float
     guard_band: float
     details: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What this model said of `probe_pixels` where it was made; the engine asks again at start.
+
+    Attributes:
+        raw_scores: one per probe picture.
+        tolerance: largest difference in logits that another CPU's arithmetic may make.
+    """
+
+    raw_scores: list[float]
+    tolerance: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +104,8 @@ class Bundle:
         output: whether the graph gives `logits` (softmax is applied) or `probabilities`.
         model_path: the graph that scores.
         reference_path: the float32 graph that re-scores what is near a cut-off, if there is one.
+        random_weights: made for benchmarks; its scores mean nothing.
+        max_micro_batch: largest N of one run that keeps pictures independent of each other.
     """
 
     folder: Path
@@ -110,11 +126,13 @@ class Bundle:
     calibration: Calibration
     parity: Parity | None
     random_weights: bool
+    max_micro_batch: int | None
+    probe: Probe | None
     description: dict[str, Any]
 
     @property
     def guard_band(self) -> float:
-        """Distance from a cut-off (0..1) within which this bundle scores again in float32."""
+        """Error in logits to reckon with; 0 where there is no float32 model to score again."""
         return self.parity.guard_band if self.parity and self.reference_path else 0.0
 
     @classmethod
@@ -177,6 +195,14 @@ def normalise(
     return np.ascontiguousarray(array)
 
 
+def probe_pixels(spec: InputSpec) -> npt.NDArray[np.uint8]:
+    """Return two fixed pictures, a smooth one and a busy one: (2, height_px, width_px, 3) uint8."""
+    y, x = np.mgrid[0 : spec.height_px, 0 : spec.width_px]
+    smooth = np.stack([x * 255 // spec.width_px, y * 255 // spec.height_px, (x + y) // 4], -1)
+    busy = np.stack([(x * 7) ^ (y * 3), (x * y) >> 3, (x * 5 + y * 11)], -1)
+    return np.stack([smooth, busy]).astype(np.uint8)
+
+
 class _FieldProblem(Exception):
     """A field of `model.json` that cannot be used."""
 
@@ -236,6 +262,8 @@ def _parse(data: dict[str, Any], folder: Path) -> Bundle:
         calibration=calibration,
         parity=_build("parity", lambda: Parity(**data["parity"])) if data["parity"] else None,
         random_weights=bool(data.get("random_weights", False)),
+        max_micro_batch=data.get("max_micro_batch"),
+        probe=_build("probe", lambda: Probe(**data["probe"])) if data.get("probe") else None,
         description=data,
     )
 

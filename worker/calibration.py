@@ -71,7 +71,7 @@ class Platt:
 
     def probability(self, raw: float) -> float:
         """Return `1 / (1 + exp(-(slope * logit(raw) + offset)))`."""
-        return _logistic(self.slope * _logit(raw) + self.offset)
+        return logistic(self.slope * logit(raw) + self.offset)
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ def fit_platt(raw: Sequence[float], explicit: Sequence[bool], date: str) -> Plat
     positives = sum(explicit)
     high = (positives + 1) / (positives + 2)
     low = 1 / (len(raw) - positives + 2)
-    points = [(_logit(q), high if label else low) for q, label in zip(raw, explicit, strict=True)]
+    points = [(logit(q), high if label else low) for q, label in zip(raw, explicit, strict=True)]
     slope, offset = 1.0, 0.0
     for _ in range(100):
         g_slope = g_offset = h_ss = h_so = h_oo = 0.0
         for x, target in points:
-            p = _logistic(slope * x + offset)
+            p = logistic(slope * x + offset)
             weight = max(p * (1 - p), 1e-12)
             g_slope += (p - target) * x
             g_offset += p - target
@@ -218,12 +218,30 @@ def _check_sample(raw: Sequence[float], explicit: Sequence[bool]) -> None:
         )
 
 
-def _logit(raw: float) -> float:
+def logit(raw: float) -> float:
+    """Return log(raw / (1 - raw)), finite also for 0 and 1."""
     held = min(max(raw, _EPSILON), 1.0 - _EPSILON)
     return math.log(held / (1.0 - held))
 
 
-def _logistic(x: float) -> float:
+def logistic(x: float) -> float:
+    """Return 1 / (1 + exp(-x)) without overflow."""
     if x >= 0:
         return 1.0 / (1.0 + math.exp(-x))
     return math.exp(x) / (1.0 + math.exp(x))
+
+
+def straddles(
+    calibration: Calibration, raw: float, error: float, cut_offs: Sequence[float]
+) -> bool:
+    """Tell whether a raw score that is wrong by at most `error` could change sides.
+
+    Args:
+        calibration: rising, as all are.
+        raw: 0..1.
+        error: in logits, where a model's errors are alike over the whole range.
+        cut_offs: probabilities, 0..1.
+    """
+    low = calibration.probability(logistic(logit(raw) - error))
+    high = calibration.probability(logistic(logit(raw) + error))
+    return any(low <= cut_off <= high for cut_off in cut_offs)

@@ -96,7 +96,7 @@ class CallbackSender:
         except httpx.HTTPError as error:
             raise CallbackFailed(f"no answer: {type(error).__name__}") from error
         if answer.status_code == 410:
-            raise CallbackRefused("the endpoint answers 410 Gone")
+            raise CallbackRefused("the endpoint answers 410 Gone", gone=True)
         if not answer.is_success:
             raise CallbackFailed(
                 f"the endpoint answers {answer.status_code}",

@@ -101,6 +101,10 @@ class Decoder:
         for child in self._children:
             child.stop()
 
+    def child_pids(self) -> list[int]:
+        """Process ids of the children that run now, for status pages and tests."""
+        return [child.pid for child in self._children if child.pid is not None]
+
     def decode(self, data: bytes) -> Picture:
         """Return what is to be scored.
 
@@ -188,6 +192,10 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._pictures = 0
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         if self._process is not None:

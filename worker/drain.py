@@ -26,29 +26,27 @@ class LineDrain:
 
     Args:
         store: where items are claimed.
-        lines: gives the lines to take from, asked before every round.
+        lines: the lines to take from and, for each, the most items of it that may be in all
+            processes' hands (0: any); asked before every round.
         handle: does one item under a token; must end its lease in every case, and not raise.
         threads: items in hand at once in this process.
         lease_s: how long an item may be held without a sign of life.
-        most_leased: items of one line in all processes' hands; 0 for any.
     """
 
     def __init__(
         self,
         *,
         store: Store,
-        lines: Callable[[], list[str]],
+        lines: Callable[[], dict[str, int]],
         handle: Callable[[str, Lease, str], None],
         threads: int,
         lease_s: float,
-        most_leased: int = 0,
     ) -> None:
         self._store = store
         self._lines = lines
         self._handle = handle
         self._threads = threads
         self._lease_s = lease_s
-        self._most_leased = most_leased
         self._token = f"{random.getrandbits(64):016x}"
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "line")
 
@@ -85,9 +83,9 @@ class LineDrain:
     def _claim(self, in_hand: dict[concurrent.futures.Future[None], tuple[str, str]]) -> int:
         """Fill the free threads, the lines in turn so that none starves."""
         claimed = 0
-        lines = self._lines()
+        lines = list(self._lines().items())
         random.shuffle(lines)
-        for line in lines:
+        for line, most_leased in lines:
             free = self._threads - len(in_hand)
             if free <= 0:
                 break
@@ -97,7 +95,7 @@ class LineDrain:
                 share,
                 lease_s=self._lease_s,
                 token=self._token,
-                most_leased=self._most_leased,
+                most_leased=most_leased,
             ):
                 future = self._pool.submit(self._handle, line, lease, self._token)
                 in_hand[future] = (line, lease.item)

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from producer.errors import BundleError, ConfigurationError, InferenceFailed
-from worker.bundle import Bundle, normalise
+from worker.bundle import Bundle, normalise, probe_pixels
+from worker.calibration import logit, straddles
 from worker.cpus import allowed_cpus
 from worker.memory import release_memory, rss_bytes
 
@@ -35,9 +36,6 @@ _WORTHWHILE = 0.03
 
 #: Each size is timed this often, in turns, and its fastest run counts.
 _ROUNDS = 4
-
-#: A size this much slower than the best is not tried again.
-_HOPELESS = 1.15
 
 CPU = "CPUExecutionProvider"
 
@@ -91,6 +89,13 @@ class Engine:
         self._session = self._open(bundle.model_path)
         self._reference: ort.InferenceSession | None = None
         self.measured: dict[int, float] = {}
+        limit = bundle.max_micro_batch
+        if micro_batch and limit and micro_batch > limit:
+            raise ConfigurationError(
+                f"AVATARMOD_MICRO_BATCH is {micro_batch}, but pictures of {bundle.id} are only "
+                f"scored independently of each other up to {limit}"
+            )
+        micro_batch = micro_batch or (1 if limit == 1 else None)
         self.micro_batch = micro_batch or 1
         self._warm_up()
         if micro_batch is None:
@@ -107,6 +112,8 @@ class Engine:
             "micro_batch": self.micro_batch,
             "guard_band": self.bundle.guard_band,
         }
+        if self.bundle.random_weights:
+            facts["warning"] = "random weights: scores mean nothing"
         if self.measured:
             facts["images_per_second"] = {
                 str(size): round(rate, 1) for size, rate in self.measured.items()
@@ -141,12 +148,13 @@ class Engine:
             InferenceFailed: as for `run`.
         """
         raw_scores = [float(raw) for raw in self.run(pixels)]
-        calibrate, band = self.bundle.calibration.probability, self.bundle.guard_band
+        calibration, band = self.bundle.calibration, self.bundle.guard_band
+        calibrate = calibration.probability
         scores = [Score(raw, calibrate(raw), False) for raw in raw_scores]
         near = [
             row
-            for row, score in enumerate(scores)
-            if band and any(abs(score.probability - cut) <= band for cut in cut_offs)
+            for row, raw in enumerate(raw_scores)
+            if band and straddles(calibration, raw, band, cut_offs)
         ]
         if near:
             for row, raw in zip(near, self._run_reference(pixels[near]), strict=True):
@@ -227,10 +235,23 @@ class Engine:
         return np.full((count, spec.height_px, spec.width_px, 3), 127, np.uint8)
 
     def _warm_up(self) -> None:
+        """Score the bundle's probe: slow first runs are over, and wrong arithmetic is noticed.
+
+        int8 products of CPUs without VNNI saturate where others do not, without any error.
+        """
+        probe = self.bundle.probe
+        pixels = probe_pixels(self.bundle.input)
         try:
-            self._run(self._session, self._blank(1))
+            raw_scores = self._run(self._session, pixels[: None if probe else 1])
         except InferenceFailed as error:
             raise BundleError(f"the model's warm-up failed: {error}") from error
+        for raw, expected in zip(raw_scores, probe.raw_scores if probe else (), strict=False):
+            difference = abs(logit(float(raw)) - logit(expected))
+            if probe and difference > probe.tolerance:
+                raise BundleError(
+                    f"{self.bundle.id} scores its probe {raw:.5f} here and {expected:.5f} where it "
+                    "was made: this CPU's arithmetic differs; export the bundle on this machine"
+                )
         self._check_memory()
 
     def _check_memory(self) -> None:
@@ -243,16 +264,21 @@ class Engine:
 
     def _measure_micro_batch(self) -> int:
         """Return the smallest size whose throughput is within 3 % of the best tried."""
-        sizes = list(_CANDIDATES)
+        limit = self.bundle.max_micro_batch or max(_CANDIDATES)
+        sizes = [size for size in _CANDIDATES if size <= limit]
         best_s = dict.fromkeys(sizes, float("inf"))
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             for size in list(sizes):
                 best_s[size] = min(best_s[size], self._time_per_picture_s(size))
-                if self._max_rss_mb and size > 1 and rss_bytes() / 2**20 > self._max_rss_mb:
-                    sizes = [smaller for smaller in sizes if smaller < size]
+                smaller = [other for other in sizes if other < size]
+                if not smaller:
+                    continue
+                fat = bool(self._max_rss_mb) and rss_bytes() / 2**20 > (self._max_rss_mb or 0)
+                slower = best_s[size] > min(best_s[other] for other in smaller)
+                # A size that does not pay at first sight leads to larger ones that cost memory.
+                if fat or (turn == 0 and slower):
+                    sizes = smaller
                     break
-                if best_s[size] > _HOPELESS * min(best_s.values()):
-                    sizes.remove(size)
         release_memory()
         self.measured = {size: 1 / best_s[size] for size in sizes}
         fastest_s = min(best_s[size] for size in sizes)

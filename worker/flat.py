@@ -1,13 +1,209 @@
-"""Pictures that a rule can explain without a model. Pure; see docs/quality.md for its measure."""
+"""Pictures that a rule can explain without a model: single colours, gradients, letters, identicons.
+
+Sites make such avatars for people who upload none, and models score flat colours high. Each rule
+explains every pixel of the picture, so that nothing can hide in what it takes; what it does not
+take costs one inference. Pure; measured in docs/quality.md.
+"""
 
 from __future__ import annotations
 
-from PIL import Image
+import functools
+import string
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+#: Levels (0..255) between the darkest and the lightest pixel that still are one colour.
+SINGLE_LEVELS = 6
+#: Levels by which a pixel may miss a gradient or a mixture of two colours; JPEG needs some.
+_GRADIENT_LEVELS, _MIXTURE_LEVELS, _CELL_LEVELS = 6, 40, 24
+#: Side below which a curve of second order fits anything.
+_GRADIENT_SIDE_PX = 16
+#: Cells along a side of an identicon; 12 is five cells with half a cell of margin.
+_IDENTICON_CELLS = range(3, 13)
+#: Share of pixels that two colours make up in a letter tile; the rest are soft edges.
+_TWO_COLOURS_SHARE = 0.9
+#: Share of pixels that may differ from their mirror image: the soft edges of cells.
+_MIRROR_SHARE = 0.05
+#: Overlap (intersection over union) with a letter's shape, and how far its proportions may be off.
+_LETTER_OVERLAP, _LETTER_PROPORTION = 0.84, 1.35
+#: Width of the band around an outline in which colours may be off: half a JPEG block each way.
+_EDGE_PX = 9
+#: Pixels along a side at which shapes are compared; at most so many are looked at.
+_GLYPH_PX, _WORKING_PX = 32, 256
+
+Levels = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
 
 
 def explain(image: Image.Image) -> str | None:
-    """Say what a picture is where it is surely harmless, for example `single colour`."""
-    low_high = image.getextrema()
-    if all(high - low <= 8 for low, high in low_high):  # type: ignore[misc]
+    """Say what an RGB picture is where every pixel of it is explained; None for all others.
+
+    Returns:
+        `single colour`, `gradient`, `identicon` or `letter tile`.
+    """
+    if is_single_colour(image):
         return "single colour"
-    return None
+    # Nearly every picture is let go on a sample of it, before its pixels are touched.
+    sample = _sample(image)
+    if _is_gradient(sample):
+        return "gradient" if _is_gradient(np.asarray(image).astype(np.int16)) else None
+    colours = _two_colours(sample)
+    if colours is None:
+        return None
+    if _is_mirrored(sample) and _is_identicon(np.asarray(image).astype(np.int16)):
+        return "identicon"
+    return "letter tile" if _is_letter_tile(image, *colours) else None
+
+
+def is_single_colour(image: Image.Image) -> bool:
+    """Whether no pixel differs from another by what an eye could see."""
+    return all(high - low <= SINGLE_LEVELS for low, high in image.getextrema())  # type: ignore[misc]
+
+
+def _sample(image: Image.Image) -> Levels:
+    """Single pixels of an even grid that reaches every edge."""
+    size = (min(64, image.width), min(64, image.height))
+    return np.asarray(image.resize(size, Image.Resampling.NEAREST)).astype(np.int16)
+
+
+def _is_gradient(pixels: Levels) -> bool:
+    """Whether a polynomial of second order in x and y gives every pixel."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < _GRADIENT_SIDE_PX:
+        return False
+    x, y = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
+    terms, levels = _terms(x, y), pixels.reshape(-1, 3)
+    step = max(1, len(levels) // 500)
+    factors, *_ = np.linalg.lstsq(terms[::step], levels[::step], rcond=None)
+    return bool(np.abs(terms @ factors - levels).max() <= _GRADIENT_LEVELS)
+
+
+def _terms(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1).reshape(-1, 6)
+
+
+def _two_colours(sample: Levels) -> tuple[Levels, Levels] | None:
+    """Ground, the colour of the edge, and ink, if they make up nearly all of a sample."""
+    edge = np.concatenate([sample[0], sample[-1], sample[:, 0], sample[:, -1]])
+    ground = np.median(edge, axis=0).astype(np.int16)
+    pixels = sample.reshape(-1, 3)
+    from_ground = np.abs(pixels - ground).max(axis=1)
+    if from_ground.max() <= _CELL_LEVELS:
+        return None
+    # The half that differs most: soft edges lie between the two colours.
+    ink_like = from_ground >= np.median(from_ground[from_ground > _CELL_LEVELS])
+    ink = np.median(pixels[ink_like], axis=0).astype(np.int16)
+    near = np.minimum(from_ground, np.abs(pixels - ink).max(axis=1)) <= _CELL_LEVELS
+    return (ground, ink) if near.mean() >= _TWO_COLOURS_SHARE else None
+
+
+def _is_identicon(pixels: Levels) -> bool:
+    """Whether the picture is a grid of evenly coloured cells, the same in the mirror."""
+    if not _is_mirrored(pixels):
+        return False
+    return any(_is_grid(pixels, count) for count in _IDENTICON_CELLS)
+
+
+def _is_mirrored(pixels: Levels) -> bool:
+    differ = np.abs(pixels - pixels[:, ::-1]).max(axis=2) > 2 * _CELL_LEVELS
+    return bool(differ.mean() <= _MIRROR_SHARE)
+
+
+def _is_grid(pixels: Levels, count: int) -> bool:
+    height, width = pixels.shape[:2]
+    if min(height, width) < 4 * count:
+        return False
+    for top, bottom in _cells(height, count):
+        for left, right in _cells(width, count):
+            cell = pixels[top:bottom, left:right].reshape(-1, 3)
+            if np.ptp(cell, axis=0).max() > _CELL_LEVELS:
+                return False
+    return True
+
+
+def _cells(length: int, count: int) -> list[tuple[int, int]]:
+    """Cells without their soft edges."""
+    edge = max(1, round(0.08 * length / count))
+    return [
+        (round(at * length / count) + edge, round((at + 1) * length / count) - edge)
+        for at in range(count)
+    ]
+
+
+# -- letters -------------------------------------------------------------------------------------
+
+
+def _is_letter_tile(image: Image.Image, ground: Levels, ink: Levels) -> bool:
+    """Whether one or two Latin letters or digits stand on an even ground."""
+    if max(image.size) > _WORKING_PX:
+        image = image.reduce(-(-max(image.size) // _WORKING_PX))
+    pixels = np.asarray(image).astype(np.float64) - ground
+    direction = (ink - ground).astype(np.float64)
+    amount = (pixels @ direction / (direction @ direction)).clip(0, 1)
+    mask = amount > 0.5
+    unexplained = np.abs(pixels - amount[..., None] * direction).max(axis=2) > _MIXTURE_LEVELS
+    if (unexplained & ~_edges(mask)).any():
+        return False
+    if mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any():
+        return False
+    glyphs = _split(mask)
+    return 1 <= len(glyphs) <= 2 and all(_is_letter(glyph) for glyph in glyphs)
+
+
+def _edges(mask: Mask) -> Mask:
+    """What lies so near to the ink's outline that JPEG mixes other colours into it."""
+    shape = Image.fromarray(mask).convert("L")
+    reach = ImageFilter.MaxFilter(_EDGE_PX), ImageFilter.MinFilter(_EDGE_PX)
+    outer, inner = (np.asarray(shape.filter(each)) > 127 for each in reach)
+    return outer & ~inner
+
+
+def _split(mask: Mask) -> list[Mask]:
+    """Cut at empty columns, and each part to its bounding box."""
+    inked = np.flatnonzero(mask.any(axis=0))
+    if not len(inked):
+        return []
+    parts = np.split(inked, np.flatnonzero(np.diff(inked) > 1) + 1)
+    return [_cut(mask[:, part[0] : part[-1] + 1]) for part in parts]
+
+
+def _cut(mask: Mask) -> Mask:
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _is_letter(glyph: Mask) -> bool:
+    height, width = glyph.shape
+    if height < 8 or width < 2:
+        return False
+    shape = _to_grid(glyph)
+    for letter, proportion in _letters():
+        off = width / height / proportion
+        overlap = (shape & letter).sum() / (shape | letter).sum()
+        if overlap >= _LETTER_OVERLAP and 1 / _LETTER_PROPORTION < off < _LETTER_PROPORTION:
+            return True
+    return False
+
+
+def _to_grid(glyph: Mask) -> Mask:
+    grid = Image.fromarray(glyph).convert("L").resize((_GLYPH_PX, _GLYPH_PX), Image.Resampling.BOX)
+    return np.asarray(grid) > 127
+
+
+@functools.cache
+def _letters() -> list[tuple[Mask, float]]:
+    """Shapes of capitals and digits, regular and bold, and their width divided by their height."""
+    shapes = []
+    for character in string.ascii_uppercase + string.digits:
+        for weight_px in (0, 2, 4):
+            sheet = Image.new("L", (160, 160))
+            font = ImageFont.load_default(90)
+            ImageDraw.Draw(sheet).text(
+                (80, 80), character, 255, font, anchor="mm", stroke_width=weight_px
+            )
+            glyph = _cut(np.asarray(sheet) > 127)
+            shapes.append((_to_grid(glyph), glyph.shape[1] / glyph.shape[0]))
+    return shapes

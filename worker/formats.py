@@ -110,7 +110,7 @@ class DecodeLimits:
             )
         if frame_count > self.max_frames:
             raise ImageBomb(
-                f"the animation has {frame_count} frames; at most {self.max_frames} are accepted"
+                f"the animation has more than the {self.max_frames} frames that are accepted"
             )
         if width_px * height_px * frame_count > self.max_total_pixels:
             raise ImageBomb(
@@ -298,10 +298,8 @@ def _gif(data: bytes, limits: DecodeLimits) -> Declared:
     at = 13 + _gif_table_bytes(flags)
     durations: list[float] = []
     delay_cs = 0
-    while True:
-        block = data[at]
-        if block == 0x3B:
-            break
+    # Old programs leave out the end mark, and browsers do not miss it.
+    while at < len(data) and (block := data[at]) != 0x3B:
         if block == 0x21:
             if data[at + 1] == 0xF9:
                 (delay_cs,) = struct.unpack("<H", data[at + 4 : at + 6])

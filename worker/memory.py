@@ -20,6 +20,13 @@ def rss_bytes() -> int:
 
 def peak_rss_bytes() -> int:
     """Return the largest resident set so far."""
+    try:
+        # getrusage would report the parent's peak for a young child.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

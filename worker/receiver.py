@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import SecretStr
@@ -28,10 +29,11 @@ class Receiver:
 
     Args:
         secret: whsec_... that callbacks must be signed with.
-        port: 0 for a free one.
+        fails: asked before every answer; True makes it a 500.
     """
 
-    def __init__(self, secret: SecretStr, port: int = 0) -> None:
+    def __init__(self, secret: SecretStr, fails: Callable[[], bool] = lambda: False) -> None:
+        self._fails = fails
         self._webhook = Webhook(secret.get_secret_value())
         self.received: list[Received] = []
         self._arrived = threading.Condition()
@@ -48,7 +50,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Stay silent; the demo prints its own table."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/avatar-verdict"
 
@@ -63,6 +65,8 @@ class Receiver:
         self._server.server_close()
 
     def _take(self, body: bytes, headers: dict[str, str]) -> int:
+        if self._fails():
+            return 500
         try:
             event = self._webhook.verify(body, headers)
             status, verified, data = 204, True, event["data"]

@@ -16,7 +16,7 @@ The life of a failing upload:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from producer.contract import Stage
 from producer.errors import InvalidInput, Permanent
@@ -24,22 +24,15 @@ from producer.errors import InvalidInput, Permanent
 #: Deaths of the worker process with the same upload in its hands before it is quarantined.
 MAX_CRASHES = 3
 
-#: Seconds before attempt 2, 3, ... of a stage; its length + 1 is the number of attempts.
+#: Seconds before attempt 2, 3, ... of a callback: about three days in all.
+#: Source: the example schedule of Standard Webhooks 1.0, "Deliverability and reliability".
+CALLBACK_SCHEDULE_S = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+
+#: The same for the other stages; the length + 1 is the number of attempts.
 SCHEDULES_S: dict[Stage, tuple[float, ...]] = {
     Stage.MODERATE: (1.0, 5.0, 30.0, 120.0),
     Stage.REVIEW: (2.0, 10.0, 60.0, 300.0),
-    # Source: the example schedule of Standard Webhooks 1.0 (about three days in all).
-    Stage.CALLBACK: (
-        5.0,
-        300.0,
-        1800.0,
-        7200.0,
-        18000.0,
-        36000.0,
-        50400.0,
-        72000.0,
-        86400.0,
-    ),
+    Stage.CALLBACK: CALLBACK_SCHEDULE_S,
 }
 
 #: Part of a delay that is random, so that what failed together does not come back together.
@@ -74,7 +67,12 @@ RetryDecision = Retry | Reject | DeadLetter
 
 
 def decide(
-    error: BaseException, *, stage: Stage, attempt: int, random: Callable[[], float]
+    error: BaseException,
+    *,
+    stage: Stage,
+    attempt: int,
+    random: Callable[[], float],
+    schedule_s: Sequence[float] | None = None,
 ) -> RetryDecision:
     """Choose what happens after `error` ended attempt number `attempt` (1 is the first).
 
@@ -83,12 +81,13 @@ def decide(
         stage: where.
         attempt: how many attempts have failed by now, this one included.
         random: gives 0..1; spreads the delays.
+        schedule_s: seconds before each further attempt; None: the stage's own.
     """
     if isinstance(error, InvalidInput):
         return Reject(error.code)
     if isinstance(error, Permanent):
         return DeadLetter(error.code)
-    schedule = SCHEDULES_S[stage]
+    schedule = SCHEDULES_S[stage] if schedule_s is None else schedule_s
     if attempt > len(schedule):
         return DeadLetter("attempts_exhausted")
     delay_s = schedule[attempt - 1]

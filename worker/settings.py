@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from producer.settings import CommaList, split_commas
+from worker.retry import CALLBACK_SCHEDULE_S
 from worker.review.settings import ReviewSettings
 
 
@@ -109,6 +111,17 @@ class WorkerSettings(ReviewSettings):
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )
+    callback_schedule_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        CALLBACK_SCHEDULE_S,
+        min_length=1,
+        description="Comma-separated seconds before each further attempt of a callback; after the "
+        "last it is a dead letter.",
+    )
+    callback_disable_after_s: float = Field(
+        5 * 86400.0,
+        gt=0,
+        description="Seconds without one success after which an endpoint is disabled.",
+    )
     callback_threads: int = Field(
         8, ge=1, le=64, description="Callbacks on their way at the same time, in one process."
     )
@@ -118,3 +131,33 @@ class WorkerSettings(ReviewSettings):
         le=64,
         description="Callbacks on their way to one endpoint at the same time, in all processes.",
     )
+
+    # -- alarms --------------------------------------------------------------------------------
+    alarm_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses that apprise speaks (mailto://, slack://, json://): "
+        "who is told of alarms.",
+    )
+    alarm_silence_s: float = Field(
+        300.0,
+        gt=0,
+        description="Alarm when uploads wait and no verdict came for so long, in seconds.",
+    )
+    alarm_dead_letters: int = Field(
+        10, ge=1, description="Alarm when so many dead letters came within an hour."
+    )
+    alarm_callback_s: float = Field(
+        600.0, gt=0, description="Alarm when an endpoint has failed for so long, in seconds."
+    )
+
+    @field_validator("callback_schedule_s", mode="after")
+    @classmethod
+    def _check_schedule(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(delay_s < 0 for delay_s in value):
+            raise ValueError("a delay is negative; write seconds such as 5,300,1800")
+        return value
+
+    @field_validator("alarm_urls", "callback_schedule_s", mode="before")
+    @classmethod
+    def _split_lists(cls, value: Any) -> Any:
+        return split_commas(value)

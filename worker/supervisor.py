@@ -46,6 +46,8 @@ READY_TIMEOUT_S = 120.0
 #: Seconds before a child that died is started again: the first pause, doubled up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
+#: Seconds of life after which a death counts as the first one again.
+HEALTHY_S = 5.0
 #: What the `api` extra installs; without it, workers run alone.
 API_PACKAGES = ("fastapi", "uvicorn", "jinja2", "argon2", "prometheus_client")
 
@@ -59,6 +61,7 @@ class Child:
 
     name: str
     command: list[str]
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -104,6 +107,12 @@ class Supervisor:
         if self._valkey is not None and self._valkey.pid is not None:
             pids["valkey"] = self._valkey.pid
         return pids
+
+    def set_env(self, name: str, value: str, *, only: str) -> None:
+        """Change one child's environment from its next start on; for fault tests."""
+        for child in self._children:
+            if child.name == only:
+                child.env[name] = value
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -177,7 +186,7 @@ class Supervisor:
         child.started_s = time.monotonic()
         child.process = subprocess.Popen(
             child.command,
-            env=self._env,
+            env={**self._env, **child.env},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,
@@ -217,7 +226,7 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
-                if now_s - child.started_s > LONGEST_PAUSE_S:
+                if now_s - child.started_s > HEALTHY_S:
                     child.pause_s = FIRST_PAUSE_S
                 log.error(
                     "worker_died",

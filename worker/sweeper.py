@@ -7,13 +7,14 @@ process writes its own sign of life (see store.py).
 Keys, behind the store's prefix:
 
     sweeper             string  token of the process that rings; expires after `LOCK_S`
+    sweeper:<duty>      string  the same for a duty
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -47,7 +48,8 @@ class Sweeper(threading.Thread):
         name: this process, for example `moderate@host:1234`.
         facts: goes into the sign of life; asked at every beat.
         recorder: what this process counted; published at every beat.
-        duties: what else the one that rings does, each tick; errors are logged and do not stop it.
+        duties: what else happens each tick in one process at a time, by the name of its lock;
+            an error of one is logged and stops neither the others nor the ringing.
         stop: ends the thread.
     """
 
@@ -60,7 +62,7 @@ class Sweeper(threading.Thread):
         facts: Callable[[], dict[str, Any]],
         stop: threading.Event,
         recorder: Recorder,
-        duties: tuple[Callable[[], object], ...] = (),
+        duties: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._store = store
@@ -68,7 +70,7 @@ class Sweeper(threading.Thread):
         self._name = name
         self._facts = facts
         self._recorder = recorder
-        self._duties = duties
+        self._duties = dict(duties or {})
         self._stop_event = stop
         self._token = f"{random.getrandbits(64):016x}"
 
@@ -90,18 +92,30 @@ class Sweeper(threading.Thread):
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
         self._store.show_life(self._name, self._facts())
         self._recorder.publish(self._store)
-        if not self._holds_lock():
-            return
+        if self._holds_lock():
+            self._ring()
+        for name, duty in self._duties.items():
+            if self._holds_lock(name):
+                self._do(name, duty)
+
+    def _ring(self) -> None:
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
             ring(self._store, self._celery, stage)
         dropped = self._store.guard_events(MAX_EVENTS)
         if dropped:
             log.error("ledger_events_dropped", events=dropped, most=MAX_EVENTS)
-        for duty in self._duties:
-            duty()
 
-    def _holds_lock(self) -> bool:
-        key = self._store.key("sweeper")
+    @staticmethod
+    def _do(name: str, duty: Callable[[], object]) -> None:
+        try:
+            duty()
+        except redis.RedisError:
+            raise
+        except Exception:
+            log.exception("duty_failed", duty=name)
+
+    def _holds_lock(self, *name: str) -> bool:
+        key = self._store.key("sweeper", *name)
         if self._store.redis.set(key, self._token, nx=True, ex=LOCK_S):
             return True
         if self._store.redis.get(key) != self._token:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import redis
@@ -18,7 +18,8 @@ from celery import Celery
 
 from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Opinion, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
-from producer.errors import Permanent, WorkerKilled
+from producer.endpoints import Endpoints
+from producer.errors import CallbackRefused, Permanent, WorkerKilled
 from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
@@ -76,9 +77,12 @@ class CallbackStep:
 
     def __init__(
         self,
+        *,
         store: Store,
         sender: CallbackSender,
         dead_letters: DeadLetters,
+        endpoints: Endpoints,
+        schedule_s: Sequence[float],
         stop: threading.Event,
         recorder: Recorder,
     ) -> None:
@@ -86,6 +90,8 @@ class CallbackStep:
         self._store = store
         self._sender = sender
         self._dead_letters = dead_letters
+        self._endpoints = endpoints
+        self._schedule_s = schedule_s
         self._stop = stop
 
     def handle(self, line: str, lease: Lease, token: str) -> None:
@@ -120,7 +126,16 @@ class CallbackStep:
     def _after_error(
         self, line: str, entry: CallbackEntry, token: str, error: Exception, attempt: int
     ) -> None:
-        decision = retry.decide(error, stage=Stage.CALLBACK, attempt=attempt, random=random.random)
+        decision = retry.decide(
+            error,
+            stage=Stage.CALLBACK,
+            attempt=attempt,
+            random=random.random,
+            schedule_s=self._schedule_s,
+        )
+        gone = isinstance(error, CallbackRefused) and error.gone
+        if self._endpoints.note_failure(entry, str(error), gone=gone):
+            log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))
         now = self._store.now()
         first_failed_at = entry.first_failed_at or now
         if isinstance(decision, retry.Retry):

@@ -35,7 +35,16 @@ _HIDDEN_LEVELS = 24
 _PADDED_RATIO, _PIECES_RATIO = 1.5, 2.0
 
 _WHITE, _BLACK, _NEUTRAL = (255, 255, 255), (0, 0, 0), (128, 128, 128)
-_COLOURS = {"white": _WHITE, "black": _BLACK, "": _NEUTRAL}
+_COLOURS: dict[Background, tuple[int, int, int]] = {
+    "white": _WHITE,
+    "black": _BLACK,
+    "": _NEUTRAL,
+}
+_BACKGROUNDS: dict[str, tuple[Background, ...]] = {
+    "both": ("white", "black"),
+    "white": ("white",),
+    "black": ("black",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,8 @@ class ViewOptions:
         max_frames: frames of an animation that are scored at most.
         max_views: views of one upload that are scored at most.
         backgrounds: what transparency is put over.
-        hidden_colours: also look at what a program sees that drops transparency.
+        hidden_colours: also look at what a program shows that drops transparency; where nothing
+            else is visible, this is done in any case.
         served_crop: also score the centre square, or the circle in it, as shown by a web tier.
         pad_to_square: pad instead of the bundle's own resize rule.
         flat_rule: let `flat.explain` recognise generated pictures.
@@ -55,9 +65,9 @@ class ViewOptions:
 
     spec: InputSpec
     max_frames: int = 8
-    max_views: int = 24
+    max_views: int = 16
     backgrounds: Literal["both", "white", "black"] = "both"
-    hidden_colours: bool = True
+    hidden_colours: bool = False
     served_crop: Literal["none", "square", "round", "both"] = "none"
     pad_to_square: bool = False
     flat_rule: bool = True
@@ -89,9 +99,14 @@ def look(frames: Frames, options: ViewOptions) -> tuple[list[View], str | None]:
         InvalidInput: see `Frames.read`.
     """
     chosen = _choose(frames, options.max_frames)
-    explanation = _explain_all([frame for frame, _ in chosen]) if options.flat_rule else None
     views = list(_views(chosen, options))
-    views.sort(key=lambda view: view.crop != "whole")
+    telling = [view for view in views if not flat.is_single_colour(Image.fromarray(view.pixels))]
+    explanation = None
+    if options.flat_rule and not any(view.background == "dropped" for view in views):
+        explanation = _explain_all([frame for frame, _ in chosen])
+    # Where there is anything to see, what shows nothing is not worth an inference.
+    views = telling or views[:1]
+    views.sort(key=lambda view: (view.crop != "whole", view.background == "dropped"))
     return views[: options.max_views], explanation
 
 
@@ -103,11 +118,12 @@ def short_side_needed_px(spec: InputSpec) -> int:
 def _explain_all(frames: list[Frame]) -> str | None:
     explanation = None
     for frame in frames:
-        if frame.image.mode != "RGB":
-            return None
-        explanation = flat.explain(frame.image)
-        if explanation is None:
-            return None
+        for colour in (_WHITE, _BLACK):
+            explanation = flat.explain(over(frame.image, colour))
+            if explanation is None:
+                return None
+            if frame.image.mode == "RGB":
+                break
     return explanation
 
 
@@ -205,11 +221,12 @@ def _backgrounds(
     if image.mode == "RGB":
         yield "", image
         return
-    if options.backgrounds != "black":
-        yield "white", over(image, _WHITE)
-    if options.backgrounds != "white":
-        yield "black", over(image, _BLACK)
-    if options.hidden_colours and _hides_colours(image):
+    is_blank = True
+    for background in _BACKGROUNDS[options.backgrounds]:
+        ground = over(image, _COLOURS[background])
+        is_blank = is_blank and flat.is_single_colour(ground)
+        yield background, ground
+    if (options.hidden_colours or is_blank) and _hides_colours(image):
         yield "dropped", image.convert("RGB")
 
 
@@ -225,9 +242,7 @@ def over(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
 def _hides_colours(image: Image.Image) -> bool:
     pixels = np.asarray(image)
     hidden = pixels[pixels[..., 3] < 8]
-    return len(hidden) > 0.02 * image.width * image.height and bool(
-        hidden[:, :3].std(axis=0).max() > _HIDDEN_LEVELS
-    )
+    return len(hidden) > 0 and bool(hidden[:, :3].std(axis=0).max() > _HIDDEN_LEVELS)
 
 
 def _crops(image: Image.Image, options: ViewOptions) -> Iterator[tuple[Crop, Uint8Array]]:

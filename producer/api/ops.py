@@ -13,7 +13,7 @@ from producer.api.gate import ReadKey, services
 from producer.api.problems import Problem
 from producer.api.uploads import problem_docs
 from producer.errors import StorageUnavailable
-from producer.health import find_alarms
+from producer.health import NOT_READY, find_alarms
 from producer.metrics import render
 
 router = APIRouter(tags=["operations"])
@@ -29,8 +29,9 @@ class AlarmOut(BaseModel):
     """One thing that is wrong."""
 
     code: str
-    level: str
+    severity: str = Field(description="critical or warning.")
     message: str
+    fix: str = Field(description="What to do.")
 
 
 class Ready(BaseModel):
@@ -59,13 +60,14 @@ def readyz(request: Request) -> JSONResponse:
     found = services(request)
     try:
         workers = found.store.workers()
-        alarms = find_alarms(found.store, found.settings, workers)
+        alarms = find_alarms(found.store, workers)
     except redis.RedisError as error:
         message = f"Redis does not answer ({type(error).__name__})."
-        alarm = {"code": "no_redis", "level": "error", "message": message}
+        fix = "start Redis; what was accepted is on its disk"
+        alarm = {"code": "no_redis", "severity": "critical", "message": message, "fix": fix}
         body: dict[str, Any] = {"status": "not_ready", "alarms": [alarm], "workers": []}
         return JSONResponse({**body, "bundle": None}, 503)
-    is_ready = not any(alarm.level == "error" for alarm in alarms)
+    is_ready = not any(alarm.code in NOT_READY for alarm in alarms)
     body = {
         "status": "ready" if is_ready else "not_ready",
         "alarms": [
@@ -90,7 +92,7 @@ def metrics(request: Request, _key: ReadKey) -> Response:
     """Counters of every worker and machine, and what waits now."""
     found = services(request)
     try:
-        text = render(found.store, found.settings)
+        text = render(found.store)
     except redis.RedisError as error:
         raise Problem.of(StorageUnavailable("Redis did not answer")) from error
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

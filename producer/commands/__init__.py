@@ -1,1 +1,1 @@
-"""Subcommands of the light side, one file each."""
+"""The `avatarmod` subcommands that need no worker; imported only when one is used."""

@@ -2,6 +2,7 @@
 -- alone, so that one upload that kills the worker cannot take its neighbours with it.
 -- KEYS: 1 lease  2 holder  3 crashes  4.. due lanes, most urgent first
 -- ARGV: 1 limit  2 lease seconds  3 token of the new holder  4 most leases at once (0: any)
+--       5 busy (1/0): the holder has items in hand; it gets nothing while one waits to be alone
 -- Returns a flat list: item, times its holder died, item, ...
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -12,6 +13,9 @@ local claimed = {}
 
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)
 if expired[1] and limit > 0 then
+  if ARGV[5] == '1' then
+    return claimed
+  end
   local item = expired[1]
   local crashes = redis.call('HINCRBY', KEYS[3], item, 1)
   redis.call('ZADD', KEYS[1], until_, item)

@@ -1,6 +1,8 @@
 -- End one callback: delivered, or buried in the dead letters. Only its present holder may.
 -- KEYS: 1 lease  2 holder  3 crashes  4 callback entry  5 events  6 dead letters  7 dead letter
--- ARGV: 1 item  2 token  3 upload id  4 seq  5 event detail (JSON)  6 dead letter (JSON; '': delivered)
+--       8 endpoint
+-- ARGV: 1 item  2 token  3 upload id  4 seq  5 event detail (JSON)
+--       6 dead letter (JSON; '': delivered)  7 scheme, host and port of the endpoint
 -- Returns 1, or 0 when the lease was no longer ours.
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then
   return 0
@@ -13,6 +15,8 @@ redis.call('HDEL', KEYS[3], ARGV[1])
 local outcome = 'delivered'
 if ARGV[6] == '' then
   redis.call('DEL', KEYS[4])
+  redis.call('HDEL', KEYS[8], 'failing_since', 'last_error')
+  redis.call('HSET', KEYS[8], 'last_success_at', now, 'server', ARGV[7])
 else
   outcome = 'dead'
   redis.call('ZADD', KEYS[6], now, ARGV[1])

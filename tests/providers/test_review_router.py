@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import threading
 import time
 import zoneinfo
@@ -29,7 +30,6 @@ from tests.providers.support import (
     build,
     settings,
     sha,
-    tiny_jpeg,
 )
 from worker.review.answers import Answered, Approve, GiveUp, Hold, Wait
 from worker.review.router import Router
@@ -447,20 +447,39 @@ class TestBreaker:
         clock = valkey.time()
         assert status.until - (clock[0] + clock[1] / 1e6) == pytest.approx(0.2, abs=0.1)
 
-    def test_reset_after_a_check(self, valkey: redis.Redis) -> None:
-        """A check that passes closes the breaker and is booked."""
-        state = {"up": False}
-
-        def answer(_: str) -> Decision | ModerationError:
-            return Decision.APPROVE if state["up"] else ProviderMisconfigured("bad key")
-
-        router, _ = build(valkey, {"tencent": answer})
+    def test_reset_closes_it(self, valkey: redis.Redis) -> None:
+        """An operator who has mended the account need not wait."""
+        router, _ = build(valkey, {"tencent": fail(ProviderMisconfigured("bad key"))})
         ask(router, "a")
-        state["up"] = True
-
-        router.check("tencent", tiny_jpeg())
+        router._limits.reset("tencent")
         assert router.status()[0].state == "ready"
+
+
+class TestRepeatedScripts:
+    """The Redis client repeats a script whose reply was lost with the connection."""
+
+    def test_admit_twice_books_once(self, valkey: redis.Redis) -> None:
+        """The same token gets the same leave."""
+        router, _ = build(valkey, {"tencent": approve})
+        limits = router._limits
+        days = limits._days()
+        question = limits._question(sha("a"), "token-1", ["tencent"], 0, days)
+        keys = [limits._key("opinions", sha("a")), limits._key("flight", sha("a"))]
+        keys += [key for key, _ in days]
+        keys += [limits._key(kind, "tencent") for kind in ("window", "slots", "queue", "health")]
+        first = limits._admit(keys=keys, args=[json.dumps(question)])
+        assert first[0] == "go"
+        assert limits._admit(keys=keys, args=[json.dumps(question)]) == first
         assert router.total_today()[0] == 1
+
+    def test_settle_twice_refunds_once(self, valkey: redis.Redis) -> None:
+        """The second settlement changes nothing."""
+        router, _ = build(valkey, {"tencent": approve})
+        limits = router._limits
+        leave = limits.admit(sha("a"), ["tencent"], opinions=0)
+        for _ in range(2):
+            limits.settle(leave, sha("a"), outcome="failed", billed=False, error="x")
+        assert router.total_today() == (0, 0)
 
 
 class TestBorders:

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -122,6 +121,9 @@ class ReviewProvider(abc.ABC):
             cost_yuan=self._call_yuan,
         )
 
+    def close(self) -> None:  # noqa: B027 - most SDKs have nothing to close
+        """Close connections that are kept open, where the client can."""
+
     def _check_image(self, jpeg: bytes) -> None:
         if len(jpeg) > self.max_image_bytes:
             raise ProviderRejectedImage(
@@ -229,9 +231,8 @@ def check_cut_offs(provider: str, approve_to: float, block_from: float) -> None:
         )
 
 
-def redact(text: str, *secrets: str) -> str:
-    """`text` without any of the secrets and without signatures, for messages and logs."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return re.sub(r"(?i)(signature|authorization|token)=?[^\s,&]{12,}", r"\1=***", text)
+def by_cut_offs(score: float, approve_to: float, block_from: float) -> Decision:
+    """Block from `block_from` on, approve up to `approve_to`, uncertain between; scores 0..1."""
+    if score >= block_from:
+        return Decision.BLOCK
+    return Decision.APPROVE if score <= approve_to else Decision.UNCERTAIN

@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Literal
 
+from producer.contract import Region
 from worker.review.settings import ProviderLimits, ReviewSettings
 
 MICRO = 1_000_000
@@ -228,7 +229,7 @@ class Limits:
         opinion_field: str = "",
         opinion: str = "",
     ) -> Settled:
-        """Close an admitted call; safe to repeat only in so far as a refund is not.
+        """Close an admitted call; a second time nothing is refunded or counted.
 
         Args:
             leave: what `admit` returned.
@@ -283,7 +284,7 @@ class Limits:
             *("paused_until", "pauses", "b0", "b1", "b2", "b3", "b4", "b5"),
         )
 
-    def status(self, provider: str, regions: tuple[str, ...]) -> ProviderStatus:
+    def status(self, provider: str) -> ProviderStatus:
         """How one provider stands now."""
         limits = self._settings.limits_of(provider)
         with self._redis.pipeline(transaction=False) as pipe:
@@ -299,7 +300,9 @@ class Limits:
         yuan = int(day.get(f"{provider}:microyuan", 0)) / MICRO
         return ProviderStatus(
             name=provider,
-            regions=regions,
+            regions=tuple(
+                str(region) for region in Region if provider in self._settings.route_of(region)
+            ),
             state=state,
             reason=health.get("reason", "") if state in ("open", "probing") else "",
             until=until_us / MICRO,

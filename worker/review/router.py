@@ -345,27 +345,16 @@ class Router:
 
     def status(self) -> list[ProviderStatus]:
         """How every configured provider stands, in the order of the routes."""
-        return [
-            self._limits.status(
-                name, tuple(str(r) for r in Region if name in self._settings.route_of(r))
-            )
-            for name in self._providers
-        ]
+        return [self._limits.status(name) for name in self._providers]
 
     def total_today(self) -> tuple[int, float]:
         """(billed calls, yuan) of all providers today."""
         return self._limits.total_today()
 
-    def check(self, name: str, jpeg: bytes) -> Opinion:
-        """Call one provider now, past limits and breaker, for an operator; success closes these.
-
-        Raises:
-            ModerationError: as `ReviewProvider.review`.
-        """
-        self._limits.book(name)
-        opinion = self._providers[name].review(jpeg, data_id="avatarmod-check")
-        self._limits.reset(name)
-        return opinion
+    def close(self) -> None:
+        """Close the adapters' connections; the router is not used after it."""
+        for provider in self._providers.values():
+            provider.close()
 
 
 def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
@@ -384,26 +373,37 @@ def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
     return "failed", True
 
 
+def build_provider(name: str, settings: ReviewSettings) -> ReviewProvider:
+    """Import and build one adapter; no network is touched.
+
+    Raises:
+        ConfigurationError: a key, a package or a possible value is missing.
+    """
+    module_name, _, class_name = ADAPTERS[name].partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{name} needs the package {error.name or error}: "
+            "pip install 'avatar-moderation[review]'"
+        ) from error
+    adapter: type[ReviewProvider] = getattr(module, class_name)
+    return adapter.from_settings(settings)
+
+
 def build_providers(settings: ReviewSettings) -> dict[str, ReviewProvider]:
-    """Import and build the adapters that the routes name.
+    """Build every adapter that the routes name.
 
     Raises:
         ConfigurationError: lists what every provider lacks.
     """
     providers: dict[str, ReviewProvider] = {}
     problems: list[str] = []
-    for name in dict.fromkeys((*settings.review_domestic, *settings.review_overseas)):
-        module_name, _, class_name = ADAPTERS[name].partition(":")
+    for name in settings.review_providers:
         try:
-            adapter = getattr(importlib.import_module(module_name), class_name)
-            providers[name] = adapter.from_settings(settings)
+            providers[name] = build_provider(name, settings)
         except ConfigurationError as error:
             problems.append(str(error))
-        except ImportError as error:
-            missing = error.name or str(error)
-            problems.append(
-                f"{name} needs the package {missing}: pip install 'avatar-moderation[review]'"
-            )
     if problems:
         raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
     return providers

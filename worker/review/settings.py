@@ -448,3 +448,8 @@ class ReviewSettings(Settings):
     def route_of(self, region: Region) -> tuple[str, ...]:
         """The providers asked for pictures of one region, preferred first."""
         return self.review_domestic if region is Region.DOMESTIC else self.review_overseas
+
+    @property
+    def review_providers(self) -> tuple[str, ...]:
+        """Every provider that a route names, once."""
+        return tuple(dict.fromkeys((*self.review_domestic, *self.review_overseas)))

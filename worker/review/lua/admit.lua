@@ -17,18 +17,26 @@ local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 if redis.call('HLEN', KEYS[1]) > ask.opinions then
   return {'reuse'}
 end
-local flight_ms = redis.call('PTTL', KEYS[2])
-if flight_ms > 0 then
-  -- Identical pictures come back about when the first of them has its answer.
-  local delay = 400000 + ask.random * 1200000
-  return {'flight', math.floor(math.min(delay, flight_ms * 1000 + 1000))}
-end
-
 local day = 1
 for index = 1, 3 do
   if ask.day_starts_us[index] <= now then day = index end
 end
 local budget = KEYS[2 + day]
+
+local flight_ms = redis.call('PTTL', KEYS[2])
+if flight_ms > 0 and redis.call('GET', KEYS[2]) == ask.token then
+  -- The client repeated itself because our reply was lost with its connection.
+  for index = 1, #ask.candidates do
+    if redis.call('ZSCORE', KEYS[5 + (index - 1) * 4 + 2], ask.token) then
+      return {'go', index, day}
+    end
+  end
+end
+if flight_ms > 0 then
+  -- Identical pictures come back about when the first of them has its answer.
+  local delay = 400000 + ask.random * 1200000
+  return {'flight', math.floor(math.min(delay, flight_ms * 1000 + 1000))}
+end
 
 local function spent_of(whose, calls_limit, microyuan_limit, price)
   local used = redis.call('HMGET', budget, whose .. ':calls', whose .. ':microyuan')

@@ -12,11 +12,13 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local health = KEYS[5]
 
-redis.call('ZREM', KEYS[4], done.token)
+-- Only once: a client repeats itself when our reply is lost with its connection. A call that
+-- outlived its lease is not refunded either.
+local is_first = redis.call('ZREM', KEYS[4], done.token) == 1
 if redis.call('GET', KEYS[2]) == done.token then
   redis.call('DEL', KEYS[2])
 end
-if not done.billed then
+if is_first and not done.billed then
   for _, whose in ipairs({'total', done.provider}) do
     redis.call('HINCRBY', KEYS[3], whose .. ':calls', -1)
     redis.call('HINCRBY', KEYS[3], whose .. ':microyuan', -done.price)
@@ -31,7 +33,7 @@ local was_probe = redis.call('HGET', health, 'probe') == done.token
 if was_probe then
   redis.call('HDEL', health, 'probe', 'probe_until')
 end
-if done.outcome == 'dropped' then
+if done.outcome == 'dropped' or not is_first then
   return {'', 0}
 end
 if done.error ~= '' then

@@ -1,0 +1,24 @@
+"""`avatarmod export`: make a bundle of a model on the hub or in a folder."""
+
+from __future__ import annotations
+
+import click
+
+try:
+    from scripts.export_onnx import export
+except ImportError as error:
+    if (error.name or "").split(".")[0] not in ("onnx", "safetensors", "huggingface_hub"):
+        raise
+    _MISSING = error.name
+
+    @click.command("export", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def export(arguments: tuple[str, ...]) -> None:
+        """Make a bundle of an image classifier (needs more packages)."""
+        raise click.ClickException(
+            f"{_MISSING} is not installed; exporting needs: "
+            "pip install 'avatar-moderation[export-light]'"
+        )
+
+
+__all__ = ["export"]
