@@ -71,7 +71,8 @@ def readyz(request: Request) -> JSONResponse:
     body = {
         "status": "ready" if is_ready else "not_ready",
         "alarms": [
-            {"code": alarm.code, "level": alarm.level, "message": alarm.message} for alarm in alarms
+            {"code": a.code, "severity": a.severity, "message": a.message, "fix": a.fix}
+            for a in alarms
         ],
         "workers": sorted(str(worker.get("role")) for worker in workers),
         "bundle": next((w["bundle"] for w in workers if w.get("bundle")), None),
