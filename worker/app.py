@@ -176,16 +176,7 @@ class Worker:
 
     def _make_decoder(self, spec: InputSpec) -> Decoder:
         settings = self.settings
-        limits = DecodeLimits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_pixels,
-            max_side_px=settings.max_side_px,
-            max_aspect_ratio=settings.max_aspect_ratio,
-            max_frames=settings.max_frames,
-            max_total_pixels=settings.max_total_pixels,
-            timeout_s=settings.decode_timeout_s,
-            memory_bytes=settings.decode_memory_bytes,
-        )
+        limits = DecodeLimits(**settings.decode_limits())  # type: ignore[arg-type]
         options = ViewOptions(
             spec=spec,
             max_frames=settings.scored_frames,

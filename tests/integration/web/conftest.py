@@ -19,7 +19,7 @@ from producer.api import create_app
 from producer.contract import Avatar, AvatarState, Stage
 from producer.keys import ApiKeys, Scope
 from producer.store import Store, Transition
-from worker.commands.api import build_services
+from worker.commands.api import build_parts, build_services
 from worker.receiver import Receiver
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
@@ -51,7 +51,8 @@ def serve(redis_url: str, tmp_path: Path) -> Iterator[Serve]:
     def start(**settings: Any) -> TestClient:
         full = WorkerSettings(redis_url=SecretStr(redis_url), data_folder=tmp_path, **settings)
         services = build_services(full)
-        client = TestClient(create_app(services), base_url="http://testserver")
+        parts = build_parts(full, services)
+        client = TestClient(create_app(services, parts), base_url="http://testserver")
         client.__enter__()
         clients.append(client)
         return client
@@ -59,6 +60,7 @@ def serve(redis_url: str, tmp_path: Path) -> Iterator[Serve]:
     yield start
     for client in clients:
         client.__exit__()
+        client.app.state.desk.parts.close()  # type: ignore[attr-defined]
         client.app.state.services.images.close()  # type: ignore[attr-defined]
         client.app.state.services.store.redis.close()  # type: ignore[attr-defined]
 
