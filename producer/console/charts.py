@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-#: Size of the drawing area in its own units; the page scales it.
-WIDTH, HEIGHT = 720, 200
+#: Size of the drawing areas in their own units; the page scales them.
+NARROW_WIDTH, WIDTH, WIDE_WIDTH, HEIGHT = 460, 720, 1000, 200
 
 #: Room for the labels of the axes.
 LEFT, BOTTOM, TOP = 40, 22, 10
@@ -57,8 +57,8 @@ def line(values: Sequence[float | None], labels: Sequence[str], title: str) -> M
     """A share from 0 to 1 over time; gaps where it is unknown."""
     known = [value for value in values if value is not None]
     top = min(1.0, _nice(max(known, default=0.0) * 100) / 100) or 0.01
-    step = (WIDTH - LEFT) / max(len(labels), 1)
-    parts = [_grid(top, percent=True)]
+    step = (NARROW_WIDTH - LEFT) / max(len(labels), 1)
+    parts = [_grid(top, NARROW_WIDTH, percent=True)]
     path, is_open = [], False
     for n, value in enumerate(values):
         if value is None:
@@ -73,9 +73,9 @@ def line(values: Sequence[float | None], labels: Sequence[str], title: str) -> M
             f"<title>{escape(labels[n])}: {value:.1%}</title></circle>"
         )
     parts.insert(1, f'<path class="line" d="{" ".join(path)}"/>')
-    for n in range(0, len(labels), max(1, math.ceil(len(labels) / 8))):
-        parts.append(_label(LEFT + (n + 0.5) * step, labels[n]))
-    return _svg(parts, title)
+    for n in range(0, len(labels), max(1, math.ceil(len(labels) / 6))):
+        parts.append(_label(LEFT + (n + 0.5) * step, labels[n], NARROW_WIDTH))
+    return _svg(parts, title, NARROW_WIDTH)
 
 
 def histogram(
@@ -83,7 +83,7 @@ def histogram(
     cut_offs: Sequence[tuple[str, str, float]],
     title: str,
 ) -> Markup:
-    """Probabilities on a root scale, so that a few pictures beside many are still seen.
+    """Probabilities, both axes bent: the ends, where cut-offs lie, are wide, and heights are roots.
 
     Args:
         bins: (low, high, [(css class, count)...]) over 0..1.
@@ -98,7 +98,7 @@ def histogram(
         total = sum(count for _, count in counts)
         if not total:
             continue
-        x, width = LEFT + low * (WIDTH - LEFT), (high - low) * (WIDTH - LEFT)
+        x, width = _across(low), _across(high) - _across(low)
         full, y = math.sqrt(total) / top * area, float(floor)
         parts.append(f"<g><title>{low:.2f} - {high:.2f}: {total:,}</title>")
         for css, count in counts:
@@ -109,16 +109,19 @@ def histogram(
                 f'height="{height:.1f}"/>'
             )
         parts.append("</g>")
-    parts.append(f'<path class="axis" d="M{LEFT} {floor}H{WIDTH}"/>')
-    for tenth in range(0, 11, 2):
-        parts.append(_label(LEFT + tenth / 10 * (WIDTH - LEFT), f"{tenth / 10:.1f}"))
+    parts.append(f'<path class="axis" d="M{LEFT} {floor}H{WIDE_WIDTH}"/>')
+    for at in (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 1.0):
+        parts.append(_label(_across(at), f"{at:g}", WIDE_WIDTH))
     for css, name, at in cut_offs:
-        x = LEFT + at * (WIDTH - LEFT)
         parts.append(
             f'<g class="cut {css}"><title>{escape(name)}: {at:.3f}</title>'
-            f'<path d="M{x:.1f} {TOP}V{floor}"/></g>'
+            f'<path d="M{_across(at):.1f} {TOP}V{floor}"/></g>'
         )
-    return _svg(parts, title)
+    return _svg(parts, title, WIDE_WIDTH)
+
+
+def _across(probability: float) -> float:
+    return LEFT + _stretched(probability) * (WIDE_WIDTH - LEFT)
 
 
 def scale(probability: float | None, approve_below: float, block_from: float, title: str) -> Markup:
@@ -126,7 +129,7 @@ def scale(probability: float | None, approve_below: float, block_from: float, ti
 
     Cut-offs lie near 0 and 1; on an even scale the interesting parts would be a hair wide.
     """
-    width, height = 600, 44
+    width, height = 440, 46
     a, b = (_stretched(value) * width for value in (approve_below, block_from))
     parts = [
         f'<rect class="approved" x="0" y="14" width="{a:.1f}" height="12" rx="2"/>',
@@ -168,13 +171,13 @@ def _stretched(p: float) -> float:
     return 0.5 * p + 0.5 * logit
 
 
-def _grid(top: float, *, percent: bool = False) -> str:
+def _grid(top: float, width: int = WIDTH, *, percent: bool = False) -> str:
     parts = []
     for n in range(3):
         value = top * n / 2
         y = HEIGHT - BOTTOM - n / 2 * (HEIGHT - BOTTOM - TOP)
         text = f"{value:.0%}" if percent and top >= 0.02 else f"{value:.1%}" if percent else ""
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{width}"/>')
         parts.append(
             f'<text class="small" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">'
             f"{text or _short(value)}</text>"
@@ -182,18 +185,18 @@ def _grid(top: float, *, percent: bool = False) -> str:
     return "".join(parts)
 
 
-def _label(x: float, text: str) -> str:
-    x = min(max(x, LEFT), WIDTH - 14)
+def _label(x: float, text: str, width: int = WIDTH) -> str:
+    x = min(max(x, LEFT), width - 14)
     return (
         f'<text class="small" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">'
         f"{escape(text)}</text>"
     )
 
 
-def _svg(parts: Sequence[str], title: str) -> Markup:
+def _svg(parts: Sequence[str], title: str, width: int = WIDTH) -> Markup:
     body = "".join(parts)
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{body}</svg>'
     )
 

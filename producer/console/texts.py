@@ -254,8 +254,8 @@ ZH = {
     "none yet": "暂无",
     # thresholds
     "What the model said": "模型给出的概率",
-    "{n} pictures in {days} days; heights are on a root scale": (
-        "{days} 天内 {n} 张图片；高度为平方根刻度"
+    "{n} pictures in {days} days; both axes are bent so that the ends are seen": (
+        "{days} 天内 {n} 张图片；两轴均非线性，以便看清两端"
     ),
     "Try other cut-offs": "试算其他阈值",
     "Approve below": "低于此值通过",

@@ -88,7 +88,7 @@ class Visit:
     request: Request
     desk: Desk
     session: Session | None
-    token: str
+    token: str = dataclasses.field(repr=False)
     t: Translator
     theme: str
 

@@ -85,7 +85,8 @@ def serve(settings: WorkerSettings) -> None:
             super().handle_exit(sig, frame)
 
     url = "http://{}:{}".format(*listening.getsockname()[:2])
-    threading.Thread(target=beat, args=(services, url, stop), daemon=True).start()
+    heart = threading.Thread(target=beat, args=(services, url, stop), daemon=True)
+    heart.start()
     # uvicorn raises the signal again after its shutdown; it has been obeyed by then.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -93,6 +94,7 @@ def serve(settings: WorkerSettings) -> None:
         Server(config).run(sockets=[listening])
     finally:
         stop.set()
+        heart.join(BEAT_S)
         parts.close()
         services.images.close()
 
