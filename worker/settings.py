@@ -167,3 +167,16 @@ class WorkerSettings(ReviewSettings):
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return split_commas(value)
+
+    def decode_limits(self) -> dict[str, float]:
+        """Fields of `DecodeLimits` by name, for whoever decodes uploads."""
+        return {
+            "max_bytes": self.max_image_bytes,
+            "max_pixels": self.max_pixels,
+            "max_side_px": self.max_side_px,
+            "max_aspect_ratio": self.max_aspect_ratio,
+            "max_frames": self.max_frames,
+            "max_total_pixels": self.max_total_pixels,
+            "timeout_s": self.decode_timeout_s,
+            "memory_bytes": self.decode_memory_bytes,
+        }

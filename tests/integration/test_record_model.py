@@ -114,9 +114,7 @@ class Life(RuleBasedStateMachine):
     )
     def claim(self, stage: Stage, token: str, limit: int, dies: bool) -> Any:
         """A worker takes items; one that dies leaves leases that run out at once."""
-        leases = self.store.claim(
-            stage, limit, lease_s=0.0005 if dies else LEASE_S, token=token
-        )
+        leases = self.store.claim(stage, limit, lease_s=0.0005 if dies else LEASE_S, token=token)
         if dies:
             time.sleep(0.001)
         assert len({lease.item for lease in leases}) == len(leases)
