@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-#: name -> packages it needs, most telling first.
+#: Name -> packages it needs, most telling first.
 ENGINES = {
     "pipeline": ("torch", "transformers", "timm"),
     "onnx-plain": ("torch", "transformers", "timm", "onnx"),
@@ -99,6 +99,8 @@ from scripts.hub import file_sha256
 checkpoint, folder = Path(sys.argv[1]), Path(sys.argv[2])
 description = describe_checkpoint(checkpoint)
 vit = load_vit(checkpoint, description)
+portable = build_vit(vit, mean=description.mean, std=description.std, portable=True)
+(folder / "portable.onnx").write_bytes(portable.SerializeToString())
 for precision in ("fp32", "int8"):
     target = folder / f"ours-{precision}"
     target.mkdir()
@@ -349,49 +351,45 @@ def _load_onnx_plain(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
 
 def _load_openvino(precision: str) -> Any:
     def load(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
-        import numpy as np
         import openvino as ov
 
-        core = ov.Core()
-        path = folder / "plain.onnx"
-        if not path.exists():
-            raise SystemExit("openvino is measured on the plain export, which needs PyTorch")
-        model = core.read_model(path)
+        path = folder / "portable.onnx"
         if precision == "int8":
-            model = _quantised(model, folder)
-        config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-        if "AMX" in str(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) or _has_bf16():
+            path = folder / "openvino-int8.xml"
+            code = "import sys; from benchmarks.engine import quantise_for_openvino as q; "
+            code += "q(*sys.argv[1:])"
+            command = [sys.executable, "-c", code, str(folder / "portable.onnx"), str(path)]
+            # In a process of its own: its memory is not the engine's.
+            subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+        core = ov.Core()
+        model = core.read_model(path)
+        model.reshape([batch, 384, 384, 3])
+        config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = "bf16"
-            extra["bf16"] = True
+        extra["float_products"] = config["INFERENCE_PRECISION_HINT"]
         request = core.compile_model(model, "CPU", config).create_infer_request()
         pixels = _pixels(batch)
-
-        def run() -> Any:
-            tensor = (pixels.astype(np.float32) / 255 - 0.5) / 0.5
-            return request.infer([np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))])
-
-        return run
+        return lambda: request.infer([pixels])
 
     return load
 
 
-def _quantised(model: Any, folder: Path) -> Any:
+def quantise_for_openvino(source: str, target: str) -> None:
     import nncf
-    import numpy as np
     import openvino as ov
 
-    target = folder / "openvino-int8.xml"
-    if not target.exists():
-        dice = np.random.default_rng(3)
-        samples = [dice.uniform(-1, 1, (1, 3, 384, 384)).astype(np.float32) for _ in range(10)]
-        kind = nncf.ModelType.TRANSFORMER
-        quantised = nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=10)
-        ov.save_model(quantised, target)
-    return ov.Core().read_model(target)
+    from scripts.parity import synthetic_pictures
+    from worker.pixels import InputSpec, fit
 
-
-def _has_bf16() -> bool:
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    square = {"width_px": 384, "height_px": 384, "resize_px": 384}
+    spec = InputSpec(**square, resize="short_side", interpolation="bicubic")
+    samples = [fit(picture, spec)[None] for picture in synthetic_pictures(12, seed=3)]
+    model = ov.Core().read_model(source)
+    kind = nncf.ModelType.TRANSFORMER
+    ov.save_model(
+        nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=12), target
+    )
 
 
 _LOADERS = {
