@@ -25,6 +25,7 @@ from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
+from producer.errors import ConfigurationError
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
@@ -81,6 +82,11 @@ class Worker:
 
         settings = self.settings
         bundle = Bundle.load(settings.bundle, settings.models_folder)
+        if bundle.random_weights and not settings.allow_random_weights:
+            raise ConfigurationError(
+                f"bundle {bundle.id} has random weights, made for benchmarks: its verdicts mean "
+                "nothing; export a real model with `avatarmod export`"
+            )
         policy = load_policy(settings.policy_file)
         engine = Engine(
             bundle,
@@ -183,6 +189,7 @@ class Worker:
             served_crop=settings.served_crop,
             pad_to_square=settings.pad_to_square,
             flat_rule=settings.flat_rule,
+            hidden_colours=settings.hidden_colours,
         )
         return Decoder(limits, options)
 

@@ -44,6 +44,9 @@ class WorkerSettings(ReviewSettings):
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
     )
+    allow_random_weights: bool = Field(
+        False, description="Accept a bundle of random weights, for benchmarks only."
+    )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
     execution_providers: CommaList = Field(
         ("CPUExecutionProvider",),

@@ -266,6 +266,11 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+        paid = [opinion.to_dict() for opinion in answer.opinions]
+        if paid:
+            # The raw reply and the price are told once: later answers repeat the opinion without.
+            detail = {"opinions": paid, "region": avatar.region, "sha256": avatar.sha256}
+            write_patiently(lambda: self._store.note("review", avatar, detail), self._stop)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,
