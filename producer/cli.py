@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -179,6 +180,9 @@ def main() -> None:
 
     Exit codes: 0 fine, 1 something failed, 2 wrong usage or configuration.
     """
+    if not sys.stdout.isatty():
+        # A file or a pipe has no width: tables must not fold to eighty columns there.
+        os.environ.setdefault("COLUMNS", "160")
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
