@@ -206,8 +206,9 @@ def test_an_answer_that_is_no_answer_is_not_trusted(monkeypatch: pytest.MonkeyPa
     """A codec that was taken over cannot make the worker allocate or unpickle."""
     lie = "link.sendall(decode_child.LENGTHS.pack(2**31, 2**60)); link.recv(1)"
     monkeypatch.setattr("worker.decode._CHILD", _child_that_dies_of_a_file(lie))
-    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder, pytest.raises(CorruptImage):
-        decoder.decode(b"x")
+    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder:
+        with pytest.raises(CorruptImage):
+            decoder.decode(b"x")
 
 
 def _child_that_dies_of_a_file(code: str) -> str:
