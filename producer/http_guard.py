@@ -46,7 +46,7 @@ def parse_networks(networks: Iterable[str]) -> tuple[IPNetwork, ...]:
 def is_public(address: IPAddress) -> bool:
     """Whether an address is on the public internet.
 
-    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as what they carry.
+    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as that one.
     Source: `is_global` follows the IANA special-purpose registries; see also `NOT_PUBLIC`.
     """
     if isinstance(address, ipaddress.IPv6Address):
@@ -187,6 +187,8 @@ class GuardedTransport(httpx.BaseTransport):
             BlockedAddress: every resolved address must be public or allowed; one was not.
         """
         host = request.url.host
+        if request.url.scheme not in ("http", "https") or not host:
+            raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = resolve(host, port)
         for address in addresses:
