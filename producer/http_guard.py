@@ -206,6 +206,8 @@ class GuardedTransport(httpx.BaseTransport):
             BlockedAddress: every resolved address must be public or allowed; one was not.
         """
         host = request.url.host
+        if request.url.scheme not in ("http", "https") or not host:
+            raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = check_reachable(host, port, self._allowed)
         _clock.deadline_s = time.monotonic() + self._total_s
