@@ -39,6 +39,7 @@ COMMANDS = {
     "calibrate": "worker.commands.calibrate:calibrate",
     "tune": "worker.commands.tune:tune",
     "backfill": "worker.commands.backfill:backfill",
+    "shadow": "worker.commands.shadow:shadow",
 }
 
 
