@@ -127,6 +127,7 @@ class Worker:
             settings.callback_secrets,
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.callback_timeout_s,
+            hub_signature=settings.callback_hub_signature,
         )
         endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
