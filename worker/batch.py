@@ -9,9 +9,11 @@ of the model, bounded, so the model rarely waits and memory does not grow with t
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import queue
 import random
 import threading
@@ -24,7 +26,8 @@ import redis
 import structlog
 
 from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
-from producer.errors import WorkerKilled
+from producer.errors import StorageUnavailable, WorkerKilled
+from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.outcomes import Outcomes
@@ -94,6 +97,7 @@ class ModerateDrain:
         policy: scores to verdict.
         drawn_probability: a view's pixels to 0..1; asked only when it matters.
         has_reviewers: whether a cloud provider is configured for a region.
+        recorder: counts.
         knobs: sizes and times.
     """
 
@@ -108,6 +112,7 @@ class ModerateDrain:
         policy: Policy,
         drawn_probability: Callable[[Any], float],
         has_reviewers: Callable[[Region], bool],
+        recorder: Recorder,
         knobs: BatchKnobs,
     ) -> None:
         self._store = store
@@ -118,6 +123,7 @@ class ModerateDrain:
         self._policy = policy
         self._drawn_probability = drawn_probability
         self._has_reviewers = has_reviewers
+        self._recorder = recorder
         self._knobs = knobs
         self._cut_offs = policy.boundaries()
         self._pool = concurrent.futures.ThreadPoolExecutor(knobs.fetch_threads, "fetch")
@@ -247,9 +253,12 @@ class _Run:
     def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
         """An operator's overruling or an earlier verdict on the same content."""
         store = self._store
-        overruled, cached = store.redis.mget(
-            store.key("overrule", sha256), self._verdict_key(sha256, region)
-        )
+        try:
+            overruled, cached = store.redis.mget(
+                store.key("overrule", sha256), self._verdict_key(sha256, region)
+            )
+        except redis.RedisError as error:
+            raise StorageUnavailable(f"Redis did not answer: {type(error).__name__}") from error
         if overruled:
             return {**json.loads(overruled)}
         if cached:
@@ -335,6 +344,8 @@ class _Run:
                     crop=view.crop,
                 )
             )
+        self._o._recorder.observe(INFERENCE, time.monotonic() - started_s)
+        self._o._recorder.observe(BATCH, len(unique))
         log.debug(
             "batch_scored",
             uploads=len(unique),
@@ -361,7 +372,11 @@ class _Run:
         if isinstance(rows, BaseException):
             raise rows
         judgement = judge(
-            rows, self._o._policy, prepared.avatar.region, self._style_of(prepared, rows)
+            rows,
+            self._o._policy,
+            prepared.avatar.region,
+            self._style_of(prepared, rows),
+            is_small=prepared.picture.is_small,
         )
         fields = self._judged_fields(judgement)
         self._remember(prepared, fields)
@@ -395,11 +410,13 @@ class _Run:
         return {name: value for name, value in fields.items() if value}
 
     def _remember(self, prepared: Prepared, fields: dict[str, str]) -> None:
-        self._store.redis.set(
-            self._verdict_key(prepared.sha256, prepared.avatar.region),
-            json.dumps(fields),
-            ex=int(self._store.record_ttl_s),
-        )
+        # A convenience only: the verdict itself waits for Redis in the commit that follows.
+        with contextlib.suppress(redis.RedisError):
+            self._store.redis.set(
+                self._verdict_key(prepared.sha256, prepared.avatar.region),
+                json.dumps(fields),
+                ex=math.ceil(self._store.record_ttl_s),
+            )
 
     # -- writing back --------------------------------------------------------------------------
 
@@ -437,6 +454,8 @@ class _Run:
         for transition, result in zip(transitions, results, strict=True):
             if result.applied:
                 self._decided += 1
+                waited_s = max(0.0, time.time() - transition.avatar.created_at)
+                self._o._recorder.observe(LATENCY, waited_s, transition.to)
                 log.info(
                     "verdict_reached",
                     upload_id=transition.avatar.upload_id,

@@ -6,8 +6,10 @@ for every attempt of one transition, so a receiver can drop what it has seen.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
+import hmac
 import json
 import threading
 from collections.abc import Sequence
@@ -56,6 +58,15 @@ def sign(
     }
 
 
+def hub_signature(payload: str, secret: SecretStr) -> str:
+    """`X-Hub-Signature-256` over the raw body; the key is the secret's whole text, as written.
+
+    Source: WebSub section 7 (Authenticated Content Distribution), as Mastodon and GitHub send it.
+    """
+    key = secret.get_secret_value().encode()
+    return "sha256=" + hmac.new(key, payload.encode(), hashlib.sha256).hexdigest()
+
+
 class CallbackSender:
     """Delivers outbox entries; one keep-alive client per endpoint. Safe to share between threads.
 
@@ -63,27 +74,42 @@ class CallbackSender:
         secrets: each signs every callback; none: callbacks go out unsigned.
         allowed: private networks that may be reached all the same.
         timeout_s: for connecting and for each read.
+        hub_signature: also send `X-Hub-Signature-256`, made with the first secret.
     """
 
     def __init__(
-        self, secrets: Sequence[SecretStr], *, allowed: Sequence[IPNetwork], timeout_s: float
+        self,
+        secrets: Sequence[SecretStr],
+        *,
+        allowed: Sequence[IPNetwork],
+        timeout_s: float,
+        hub_signature: bool = False,
     ) -> None:
         self._secrets = secrets
+        self._hub_signature = hub_signature
         self._allowed = allowed
         self._timeout_s = timeout_s
         self._clients: dict[str, httpx.Client] = {}
         self._lock = threading.Lock()
 
-    def deliver(self, entry: CallbackEntry) -> int:
+    def deliver(self, entry: CallbackEntry, *, now_s: float) -> int:
         """Post one callback; returns the HTTP status, 200 to 299.
+
+        Args:
+            entry: what is sent.
+            now_s: seconds since the epoch by Redis: receivers refuse a signature whose time is
+                minutes off, and this host's clock may be wrong.
 
         Raises:
             CallbackFailed: not reachable, too slow, or any answer but 2xx and 410; try again.
             CallbackRefused: 410 Gone, or a private address; trying again cannot help.
         """
+        now = datetime.fromtimestamp(now_s, UTC)
         payload = body(entry)
-        headers = sign(webhook_id(entry), payload, self._secrets, datetime.now(UTC))
+        headers = sign(webhook_id(entry), payload, self._secrets, now)
         headers["content-type"] = "application/json"
+        if self._hub_signature and self._secrets:
+            headers["x-hub-signature-256"] = hub_signature(payload, self._secrets[0])
         try:
             with self._client(entry.endpoint).stream(
                 "POST", entry.url, content=payload, headers=headers
@@ -101,7 +127,7 @@ class CallbackSender:
             raise CallbackFailed(
                 f"the endpoint answers {answer.status_code}",
                 status=answer.status_code,
-                retry_after_s=retry_after_s(answer.headers, datetime.now(UTC)),
+                retry_after_s=retry_after_s(answer.headers, now),
             )
         return answer.status_code
 
@@ -120,11 +146,13 @@ class CallbackSender:
 
 
 def _read_a_little(answer: httpx.Response) -> None:
+    """So that the connection can be used again; the status said all, even if this never ends."""
     seen = 0
-    for chunk in answer.iter_raw():
-        seen += len(chunk)
-        if seen > MAX_ANSWER_BYTES:
-            return
+    with contextlib.suppress(httpx.HTTPError):
+        for chunk in answer.iter_raw():
+            seen += len(chunk)
+            if seen > MAX_ANSWER_BYTES:
+                return
 
 
 def retry_after_s(headers: httpx.Headers, now: datetime) -> float | None:
@@ -133,11 +161,11 @@ def retry_after_s(headers: httpx.Headers, now: datetime) -> float | None:
     Source: RFC 9110 section 10.2.3.
     """
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

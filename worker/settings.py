@@ -29,6 +29,7 @@ class WorkerSettings(ReviewSettings):
     lease_s: float = Field(
         30.0,
         ge=2,
+        le=3600,
         description="How long a worker may keep an upload without a sign of life, in seconds.",
     )
 
@@ -42,6 +43,9 @@ class WorkerSettings(ReviewSettings):
     # -- engine --------------------------------------------------------------------------------
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
+    )
+    allow_random_weights: bool = Field(
+        False, description="Accept a bundle of random weights, for benchmarks only."
     )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
     execution_providers: CommaList = Field(
@@ -85,6 +89,11 @@ class WorkerSettings(ReviewSettings):
     scored_frames: int = Field(
         8, ge=1, le=32, description="Most frames of an animation that are scored."
     )
+    hidden_colours: bool = Field(
+        False,
+        description="Also score what shows when a program drops transparency; for sites that "
+        "re-encode avatars that way.",
+    )
     served_crop: Literal["none", "square", "round", "both"] = Field(
         "none",
         description="Also score the centre square, or the circle in it, as the site shows it.",
@@ -108,6 +117,11 @@ class WorkerSettings(ReviewSettings):
     )
 
     # -- callback ------------------------------------------------------------------------------
+    callback_hub_signature: bool = Field(
+        False,
+        description="Also send X-Hub-Signature-256 (hex HMAC-SHA256 of the raw body, keyed with "
+        "the first callback secret as it is written), which Mastodon and Discourse tools verify.",
+    )
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )
@@ -161,3 +175,16 @@ class WorkerSettings(ReviewSettings):
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return split_commas(value)
+
+    def decode_limits(self) -> dict[str, float]:
+        """Fields of `DecodeLimits` by name, for whoever decodes uploads."""
+        return {
+            "max_bytes": self.max_image_bytes,
+            "max_pixels": self.max_pixels,
+            "max_side_px": self.max_side_px,
+            "max_aspect_ratio": self.max_aspect_ratio,
+            "max_frames": self.max_frames,
+            "max_total_pixels": self.max_total_pixels,
+            "timeout_s": self.decode_timeout_s,
+            "memory_bytes": self.decode_memory_bytes,
+        }

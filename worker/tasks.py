@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -15,10 +16,11 @@ import redis
 import structlog
 from celery import Celery
 
-from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Stage
+from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Opinion, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.endpoints import Endpoints
 from producer.errors import CallbackRefused, Permanent, WorkerKilled
+from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.callback import CallbackSender
@@ -82,7 +84,9 @@ class CallbackStep:
         endpoints: Endpoints,
         schedule_s: Sequence[float],
         stop: threading.Event,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._store = store
         self._sender = sender
         self._dead_letters = dead_letters
@@ -97,6 +101,12 @@ class CallbackStep:
             if entry is None:
                 self._store.drop(line, lease.item, token=token)
                 return
+            if lease.crashes >= retry.MAX_CRASHES:
+                error = WorkerKilled(
+                    f"the worker process died {lease.crashes} times with this callback in its hands"
+                )
+                self._after_error(line, entry, token, error, entry.attempts)
+                return
             self._deliver(line, entry, token)
         except redis.RedisError as error:
             log.warning("callback_interrupted", item=lease.item, error=type(error).__name__)
@@ -105,11 +115,15 @@ class CallbackStep:
 
     def _deliver(self, line: str, entry: CallbackEntry, token: str) -> None:
         attempt = entry.attempts + 1
+        now_s = self._store.now()
+        started_s = time.monotonic()
         try:
-            status = self._sender.deliver(entry)
+            status = self._sender.deliver(entry, now_s=now_s)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
+            self._recorder.observe(CALLBACK, time.monotonic() - started_s, "failed")
             self._after_error(line, entry, token, error, attempt)
             return
+        self._recorder.observe(CALLBACK, time.monotonic() - started_s, "delivered")
         detail = {"status": status, "attempts": attempt}
         write_patiently(
             lambda: self._store.end_callback(entry, token=token, detail=detail), self._stop
@@ -127,7 +141,8 @@ class CallbackStep:
             schedule_s=self._schedule_s,
         )
         gone = isinstance(error, CallbackRefused) and error.gone
-        if self._endpoints.note_failure(entry, str(error), gone=gone):
+        blameless = isinstance(error, WorkerKilled)
+        if not blameless and self._endpoints.note_failure(entry, str(error), gone=gone):
             log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))
         now = self._store.now()
         first_failed_at = entry.first_failed_at or now
@@ -144,6 +159,7 @@ class CallbackStep:
                 ),
                 self._stop,
             )
+            self._recorder.count(RETRIES, Stage.CALLBACK, type(error).__name__)
             log.info(
                 "callback_retried",
                 upload_id=entry.upload_id,
@@ -168,6 +184,7 @@ class CallbackStep:
             ),
             self._stop,
         )
+        self._recorder.count(DEAD, Stage.CALLBACK, letter.error)
         log.error(
             "callback_dead_lettered",
             upload_id=entry.upload_id,
@@ -189,7 +206,9 @@ class ReviewStep:
         fetch: Callable[[str, str], bytes],
         decoder: Decoder,
         stop: threading.Event,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._store = store
         self._outcomes = outcomes
         self._router = router
@@ -247,9 +266,11 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
-        if any(opinion.cost_yuan for opinion in answer.opinions):
-            # Paid for without a transition: the ledger must know of the money.
-            detail = {"opinions": [o.to_dict() for o in answer.opinions if o.cost_yuan]}
+        fresh = [o.to_dict() for o in answer.opinions if o.cost_yuan or o.raw is not None]
+        if fresh:
+            # Paid for without a transition: the ledger must know of the money and the raw reply,
+            # which later answers repeat without.
+            detail = {"opinions": fresh}
             self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
@@ -276,6 +297,8 @@ class ReviewStep:
         detail: dict[str, Any] = {"tried": list(answer.tried)}
         match answer:
             case Answered(opinion=opinion):
+                if not answer.reused:
+                    self._count(opinion)
                 to = (
                     AvatarState.APPROVED
                     if opinion.decision == Decision.APPROVE
@@ -292,6 +315,9 @@ class ReviewStep:
                 detail["message"] = answer.detail
             case Hold():
                 to = AvatarState.HELD
+                for opinion in answer.opinions:
+                    if opinion.cost_yuan:
+                        self._count(opinion)
                 fields["reason"] = answer.reason
                 detail |= {
                     "message": answer.detail,
@@ -309,6 +335,10 @@ class ReviewStep:
             detail={**fields, **detail},
             callback_url=self._outcomes.callback_url(avatar),
         )
+
+    def _count(self, opinion: Opinion) -> None:
+        self._recorder.observe(REVIEW, opinion.latency_s, opinion.provider, opinion.decision)
+        self._recorder.count(COST, opinion.provider, by=opinion.cost_yuan)
 
     def _commit(self, change: Transition) -> None:
         [result] = write_patiently(lambda: self._store.advance([change]), self._stop)

@@ -185,7 +185,6 @@ def test_more_than_one_batch_is_emptied_in_one_drain(bench: Bench) -> None:
 
 def test_the_same_content_is_scored_once(bench: Bench) -> None:
     """Twins in one micro-batch share a score; a later copy is answered from the cache."""
-
     scoring = threading.Event()
     bench.decoder.before = lambda data: data[0] == EXPLICIT or scoring.wait(5)
 
