@@ -40,6 +40,7 @@ COMMANDS = {
     "tune": "worker.commands.tune:tune",
     "backfill": "worker.commands.backfill:backfill",
     "shadow": "worker.commands.shadow:shadow",
+    "rescan": "worker.commands.rescan:rescan",
 }
 
 

@@ -18,6 +18,21 @@ HEAVY = ("numpy", "onnxruntime", "PIL", "pi_heif", "scipy", "sqlalchemy", "fasta
 #: Modules of the worker that join the others; everything else is a spoke.
 HUBS = {"app", "tasks", "batch", "outcomes", "supervisor", "passage", "commands"}
 
+#: Tools that people run beside the queue: they join spokes, and the task path never imports them.
+OFFLINE = {
+    "scoring",
+    "dataset",
+    "evaluation",
+    "evaluation_page",
+    "recalibration",
+    "tuning",
+    "what_if",
+    "shadow",
+    "rescan",
+    "backfill",
+    "report",
+}
+
 #: Modules of the worker that anybody may use: pure, or below everything.
 LEAVES = {
     "settings",
@@ -34,13 +49,16 @@ LEAVES = {
     "supervised",
     "sweeper",
     "data",
+    "accuracy",
+    "money",
+    "page",
 }
 
 #: Spokes that are one part in several files.
 PARTS = [
     {"decode", "decode_child"},
     {"bundle", "engine", "calibration", "style"},
-    {"ledger", "ledger_reads", "ledger_report", "migrations"},
+    {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},
     {"review"},
     {"alarms", "review"},
     {"metrics"},
@@ -97,7 +115,7 @@ def spokes() -> list[Path]:
     return [
         path
         for path in files("worker")
-        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts)) not in HUBS | LEAVES
+        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts)) not in HUBS | LEAVES | OFFLINE
         and path.name != "__init__.py"
     ]
 
@@ -145,3 +163,11 @@ def test_importing_a_module_does_nothing(path: Path) -> None:
                 name = getattr(inner.func, "attr", getattr(inner.func, "id", ""))
                 assert name not in suspicious, f"{path.name}:{inner.lineno} calls {name}"
             assert getattr(inner, "attr", "") != "environ", f"{path.name}:{node.lineno}"
+
+
+def test_the_task_path_never_imports_the_tools_beside_it() -> None:
+    """What evaluates, tunes and backfills may be slow and large; the workers must not carry it."""
+    for path in files("worker"):
+        part = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if part not in OFFLINE | {"commands"}:
+            assert {part_of(name) for name in imports(path)} & OFFLINE == set(), path
