@@ -235,7 +235,6 @@ class Worker:
         )
 
         def on_ready(**_: object) -> None:
-            sweeper.tick()
             sweeper.start()
             log.info("worker_ready", **self.facts)
 
