@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_ready
 from celery.worker import state
 
@@ -235,7 +235,6 @@ class Worker:
         )
 
         def on_ready(**_: object) -> None:
-            sweeper.tick()
             sweeper.start()
             log.info("worker_ready", **self.facts)
 
@@ -247,6 +246,8 @@ class Worker:
         stages = ROLES[self.role]
         # As root inside a container is a deployment's choice; the queue carries JSON only.
         warnings.simplefilter("ignore", SecurityWarning)
+        # About tasks acknowledged late; a doorbell is acknowledged early.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         process = self.celery.Worker(
             queues=[stage.value for stage in stages],
             pool="threads",
