@@ -33,6 +33,11 @@ COMMANDS = {
     "bundle": "worker.commands.bundle:bundle",
     "export": "worker.commands.export:export",
     "ledger": "worker.commands.ledger:ledger",
+    "report": "worker.commands.report:report",
+    "evaluate": "worker.commands.evaluate:evaluate_command",
+    "calibrate": "worker.commands.calibrate:calibrate",
+    "tune": "worker.commands.tune:tune",
+    "backfill": "worker.commands.backfill:backfill",
 }
 
 

@@ -258,7 +258,7 @@ class Images:
 
     def _s3(self, bucket: str, prefix: str) -> S3Store:
         if self._s3_client is None:
-            self._s3_client = _make_s3_client(self._settings)
+            self._s3_client = make_s3_client(self._settings)
         return S3Store(self._s3_client, bucket, prefix, max_bytes=self._max_bytes)
 
     def _fetch_url(self, url: str) -> bytes:
@@ -304,7 +304,8 @@ def default_name(upload_id: str) -> str:
     return name.replace(".", "%2E") if set(name) == {"."} else name
 
 
-def _make_s3_client(settings: Settings) -> Any:
+def make_s3_client(settings: Settings) -> Any:
+    """A client of the configured S3 store."""
     try:
         import boto3
         from botocore.config import Config

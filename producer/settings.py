@@ -172,8 +172,11 @@ class Settings(BaseSettings):
     ledger_retention_days: float = Field(
         400.0, gt=0, description="How long the ledger keeps an event, in days."
     )
-    server_yuan_per_month: float = Field(
-        75.0, ge=0, description="What the machine costs a month in yuan, for the cost report."
+    server_min_yuan: float = Field(
+        50.0, ge=0, description="Least that the machine costs a month, in yuan, for cost reports."
+    )
+    server_max_yuan: float = Field(
+        100.0, ge=0, description="Most that the machine costs a month, in yuan; may be the same."
     )
     cloud_yuan_per_1000: float = Field(
         1.5,

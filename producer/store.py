@@ -536,6 +536,27 @@ class Store:
             },
         )
 
+    def note(self, kind: str, avatar: Avatar, detail: dict[str, Any]) -> None:
+        """Tell the ledger of something that changed no state, such as a paid opinion.
+
+        Args:
+            kind: for example `review`.
+            avatar: whose; its state and seq stay.
+            detail: JSON-ready.
+        """
+        self.redis.xadd(
+            self.key("events"),
+            {
+                "kind": kind,
+                "upload_id": avatar.upload_id,
+                "seq": avatar.seq,
+                "from": avatar.state,
+                "to": avatar.state,
+                "at": f"{self.now():.6f}",
+                "detail": json.dumps(detail),
+            },
+        )
+
     def guard_events(self, most: int) -> int:
         """Keep the memory bounded where no ledger drains; returns how many events were lost."""
         return int(

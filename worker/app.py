@@ -25,14 +25,17 @@ from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
+from producer.errors import ConfigurationError
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
+from producer.metrics import Recorder
 from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
 from worker.drain import LineDrain
+from worker.memory import rss_bytes
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
@@ -64,7 +67,8 @@ class Worker:
         self.store = connect_store(settings)
         self.celery = make_celery(settings, find_redis_url(settings))
         self.images = Images(settings)
-        self.outcomes = Outcomes(self.store, settings.callback_url)
+        self.recorder = Recorder()
+        self.outcomes = Outcomes(self.store, settings.callback_url, self.recorder)
         self.facts: dict[str, Any] = {}
         self._closers: list[Callable[[], object]] = [self.images.close]
         build = self._build_moderate if role == "moderate" else self._build_io
@@ -78,6 +82,11 @@ class Worker:
 
         settings = self.settings
         bundle = Bundle.load(settings.bundle, settings.models_folder)
+        if bundle.random_weights and not settings.allow_random_weights:
+            raise ConfigurationError(
+                f"bundle {bundle.id} has random weights, made for benchmarks: its verdicts mean "
+                "nothing; export a real model with `avatarmod export`"
+            )
         policy = load_policy(settings.policy_file)
         engine = Engine(
             bundle,
@@ -98,6 +107,7 @@ class Worker:
             policy=policy,
             drawn_probability=lambda view: style.drawn_probability(view.pixels),
             has_reviewers=self._has_reviewers,
+            recorder=self.recorder,
             knobs=BatchKnobs(
                 batch_size=settings.batch_size,
                 batch_wait_s=settings.batch_wait_s,
@@ -125,6 +135,7 @@ class Worker:
             endpoints=endpoints,
             schedule_s=settings.callback_schedule_s,
             stop=self.stop,
+            recorder=self.recorder,
         )
         callback_drain = LineDrain(
             store=self.store,
@@ -157,6 +168,7 @@ class Worker:
             fetch=self.images.fetch,
             decoder=decoder,
             stop=self.stop,
+            recorder=self.recorder,
         )
         drain = LineDrain(
             store=self.store,
@@ -170,22 +182,14 @@ class Worker:
 
     def _make_decoder(self, spec: InputSpec) -> Decoder:
         settings = self.settings
-        limits = DecodeLimits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_pixels,
-            max_side_px=settings.max_side_px,
-            max_aspect_ratio=settings.max_aspect_ratio,
-            max_frames=settings.max_frames,
-            max_total_pixels=settings.max_total_pixels,
-            timeout_s=settings.decode_timeout_s,
-            memory_bytes=settings.decode_memory_bytes,
-        )
+        limits = DecodeLimits(**settings.decode_limits())  # type: ignore[arg-type]
         options = ViewOptions(
             spec=spec,
             max_frames=settings.scored_frames,
             served_crop=settings.served_crop,
             pad_to_square=settings.pad_to_square,
             flat_rule=settings.flat_rule,
+            hidden_colours=settings.hidden_colours,
         )
         return Decoder(limits, options)
 
@@ -223,6 +227,7 @@ class Worker:
             name=name,
             facts=lambda: self._sign_of_life(name),
             stop=self.stop,
+            recorder=self.recorder,
             duties=duties,
         )
 
@@ -276,6 +281,7 @@ class Worker:
             "stages": ROLES[self.role],
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "rss_bytes": rss_bytes(),
             "version": importlib.metadata.version("avatar-moderation"),
             **self.facts,
         }

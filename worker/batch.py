@@ -27,6 +27,7 @@ import structlog
 
 from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
 from producer.errors import StorageUnavailable, WorkerKilled
+from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.outcomes import Outcomes
@@ -96,6 +97,7 @@ class ModerateDrain:
         policy: scores to verdict.
         drawn_probability: a view's pixels to 0..1; asked only when it matters.
         has_reviewers: whether a cloud provider is configured for a region.
+        recorder: counts.
         knobs: sizes and times.
     """
 
@@ -110,6 +112,7 @@ class ModerateDrain:
         policy: Policy,
         drawn_probability: Callable[[Any], float],
         has_reviewers: Callable[[Region], bool],
+        recorder: Recorder,
         knobs: BatchKnobs,
     ) -> None:
         self._store = store
@@ -120,6 +123,7 @@ class ModerateDrain:
         self._policy = policy
         self._drawn_probability = drawn_probability
         self._has_reviewers = has_reviewers
+        self._recorder = recorder
         self._knobs = knobs
         self._cut_offs = policy.boundaries()
         self._pool = concurrent.futures.ThreadPoolExecutor(knobs.fetch_threads, "fetch")
@@ -340,6 +344,8 @@ class _Run:
                     crop=view.crop,
                 )
             )
+        self._o._recorder.observe(INFERENCE, time.monotonic() - started_s)
+        self._o._recorder.observe(BATCH, len(unique))
         log.debug(
             "batch_scored",
             uploads=len(unique),
@@ -366,7 +372,11 @@ class _Run:
         if isinstance(rows, BaseException):
             raise rows
         judgement = judge(
-            rows, self._o._policy, prepared.avatar.region, self._style_of(prepared, rows)
+            rows,
+            self._o._policy,
+            prepared.avatar.region,
+            self._style_of(prepared, rows),
+            is_small=prepared.picture.is_small,
         )
         fields = self._judged_fields(judgement)
         self._remember(prepared, fields)
@@ -444,6 +454,8 @@ class _Run:
         for transition, result in zip(transitions, results, strict=True):
             if result.applied:
                 self._decided += 1
+                waited_s = max(0.0, time.time() - transition.avatar.created_at)
+                self._o._recorder.observe(LATENCY, waited_s, transition.to)
                 log.info(
                     "verdict_reached",
                     upload_id=transition.avatar.upload_id,

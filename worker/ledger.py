@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import threading
 import time
@@ -51,6 +52,9 @@ STATEMENT_TIMEOUT_S = 30
 
 #: Where the migrations lie, beside this file.
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: The last migration; a test holds it equal to the files.
+HEAD = "0001"
 
 #: SQLAlchemy's name of the driver that we install for each kind of server.
 DRIVERS = {
@@ -385,27 +389,35 @@ def migrate(engine: sa.Engine) -> None:
     Raises:
         ConfigurationError: the tables are of a newer version than this program.
     """
+    if _revision(engine) == HEAD:
+        return  # without importing Alembic, which takes time and memory
     from alembic import command
     from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return
+    known = {script.revision for script in scripts.walk_revisions()}
     with _migration_lock(engine), write_transaction(engine) as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
-        if present is not None and present not in {s.revision for s in scripts.walk_revisions()}:
+        present = _revision(engine)
+        if present is not None and present not in known:
             raise ConfigurationError(
                 f"the ledger's tables are of revision {present}, newer than this program knows "
-                f"({head}); upgrade the program, or restore a backup of the ledger"
+                f"({HEAD}); upgrade the program, or restore a backup of the ledger"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    """The tables' revision, or None in an empty database."""
+    if not sa.inspect(engine).has_table("alembic_version"):
+        return None
+    with engine.connect() as connection:
+        found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 @contextlib.contextmanager

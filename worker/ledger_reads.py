@@ -11,14 +11,15 @@ import dataclasses
 import datetime as dt
 import itertools
 import json
+import math
 import zoneinfo
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, sqlite
 
-from producer.contract import AvatarState
+from producer.contract import FINAL_STATES, AvatarState
 
 #: Millionths of a yuan in one yuan.
 MICRO = 1_000_000
@@ -86,6 +87,7 @@ _LOOKED = sa.and_(
     events.c.to_state != str(AvatarState.DEAD),
 )
 
+_FINAL = tuple(str(state) for state in FINAL_STATES)
 _GRAY_STATES = (str(AvatarState.REVIEWING), str(AvatarState.HELD))
 
 
@@ -98,6 +100,14 @@ class Bin:
     approved: int
     gray: int
     blocked: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """How many verdicts, and percentiles of their seconds in the order asked for."""
+
+    count: int
+    percentiles_s: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,12 +131,13 @@ class PeriodCounts:
     tiers: dict[str, int]
     providers: dict[str, tuple[int, float]]
     callbacks: dict[str, int]
+    zone: str = "UTC"
 
     @property
     def date(self) -> str:
-        """The UTC date of its middle, which is the local date of any day's period."""
-        middle = (self.start + self.end) / 2
-        return dt.datetime.fromtimestamp(middle, dt.UTC).date().isoformat()
+        """The local date of its start, in the zone that made the period begin at midnight."""
+        zone = zoneinfo.ZoneInfo(self.zone)
+        return dt.datetime.fromtimestamp(self.start, zone).date().isoformat()
 
     @property
     def judged(self) -> int:
@@ -251,10 +262,10 @@ class LedgerReads:
         self, days: int = 30, *, zone: str = "UTC", now: float | None = None
     ) -> list[PeriodCounts]:
         """Counts of the last days, oldest first, with today; days end at the zone's midnight."""
-        return [self.count(start, end) for start, end in day_bounds(days, zone, now)]
+        return [self.count(*bounds, zone) for bounds in day_bounds(days, zone, now)]
 
-    def count(self, start: float, end: float) -> PeriodCounts:
-        """Counts of one period."""
+    def count(self, start: float, end: float, zone: str = "UTC") -> PeriodCounts:
+        """Counts of one period; `zone` only names its date."""
         c = events.c
         query = (
             sa.select(
@@ -271,34 +282,37 @@ class LedgerReads:
             .group_by(c.kind, c.from_state, c.to_state, c.tier, c.provider)
         )
         with self.engine.connect() as connection:
-            return _period(start, end, connection.execute(query).all())
+            return _period(start, end, zone, connection.execute(query).all())
 
-    def latencies(self, start: float, end: float) -> dict[str, list[float]]:
-        """Seconds from enqueue to a final verdict by tier, ascending, at most 100,000 of each.
+    def latencies(
+        self, start: float, end: float, shares: Sequence[float] = (0.5, 0.9, 0.99)
+    ) -> dict[str, Latency]:
+        """Seconds from enqueue to the first final verdict, by tier; `all` is everything together.
 
-        Uploads that an operator overruled later count once, with the first final verdict.
+        Later overrulings do not count. Percentiles are by nearest rank.
         """
         c = events.c
-        final = ("approved", "blocked", "rejected")
-        query = (
-            sa.select(c.tier, c.latency_s)
-            .where(
-                self._mine(),
-                c.kind == "transition",
-                c.at >= start,
-                c.at < end,
-                c.to_state.in_(final),
-                c.from_state.not_in(final),
-                c.latency_s.is_not(None),
-            )
-            .order_by(c.latency_s)
+        chosen = sa.and_(
+            self._mine(),
+            c.kind == "transition",
+            c.at >= start,
+            c.at < end,
+            c.to_state.in_(_FINAL),
+            c.from_state.not_in(_FINAL),
+            c.latency_s.is_not(None),
         )
-        found: dict[str, list[float]] = {}
+        counts = sa.select(c.tier, sa.func.count()).where(chosen).group_by(c.tier)
         with self.engine.connect() as connection:
-            for tier, latency_s in connection.execute(query):
-                values = found.setdefault(tier, [])
-                if len(values) < 100_000:
-                    values.append(float(latency_s))
+            numbers = {tier: int(number) for tier, number in connection.execute(counts)}
+            found = {}
+            for tier, number in {**numbers, "all": sum(numbers.values())}.items():
+                query = sa.select(c.latency_s).where(chosen).order_by(c.latency_s)
+                if tier != "all":
+                    query = query.where(c.tier == tier)
+                ranks = [max(0, math.ceil(share * number) - 1) for share in shares]
+                values = [connection.scalar(query.offset(rank).limit(1)) for rank in ranks]
+                if number:
+                    found[tier] = Latency(number, tuple(float(v or 0.0) for v in values))
         return found
 
     def span(self) -> tuple[float, float] | None:
@@ -410,10 +424,27 @@ def public_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def day_bounds(days: int, zone: str = "UTC", now: float | None = None) -> list[tuple[float, float]]:
-    """(start, end) of the last days, today included; a day of a clock change has 23 or 25 hours."""
+    """(start, end) of the last days, today included."""
+    return period_bounds("day", days, zone, now)
+
+
+def period_bounds(
+    by: Literal["day", "week", "month"], count: int, zone: str = "UTC", now: float | None = None
+) -> list[tuple[float, float]]:
+    """(start, end) of the last calendar periods, the present one included; weeks begin on Monday.
+
+    They end at the zone's midnight; a day of a clock change has 23 or 25 hours.
+    """
     tz = zoneinfo.ZoneInfo(zone)
     today = dt.datetime.fromtimestamp(_now() if now is None else now, tz).date()
-    dates = [today - dt.timedelta(days=back) for back in range(days - 1, -2, -1)]
+    if by == "month":
+        months = today.year * 12 + today.month - 1
+        numbers = range(months - count + 1, months + 2)
+        dates = [dt.date(number // 12, number % 12 + 1, 1) for number in numbers]
+    else:
+        length = 1 if by == "day" else 7
+        first = today - dt.timedelta(days=0 if by == "day" else today.weekday())
+        dates = [first + dt.timedelta(days=length * n) for n in range(1 - count, 2)]
     edges = [dt.datetime.combine(date, dt.time(), tz).timestamp() for date in dates]
     return list(itertools.pairwise(edges))
 
@@ -428,7 +459,7 @@ def _between(
     return sa.and_(column >= low, column <= high if closed else column < high)
 
 
-def _period(start: float, end: float, rows: Sequence[Any]) -> PeriodCounts:
+def _period(start: float, end: float, zone: str, rows: Sequence[Any]) -> PeriodCounts:
     uploads = 0
     first_looks: dict[str, int] = {}
     states: dict[str, int] = {}
@@ -464,4 +495,5 @@ def _period(start: float, end: float, rows: Sequence[Any]) -> PeriodCounts:
         tiers=tiers,
         providers=providers,
         callbacks=callbacks,
+        zone=zone,
     )

@@ -13,6 +13,7 @@ import structlog
 from producer.contract import Avatar, AvatarState, Stage, callback_url_of
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.errors import ModerationError
+from producer.metrics import DEAD, RETRIES, Recorder
 from producer.store import Store, Transition, write_patiently
 from worker import retry
 
@@ -22,8 +23,9 @@ log = structlog.get_logger()
 class Outcomes:
     """Turns errors into transitions; the decision itself is `retry.decide`."""
 
-    def __init__(self, store: Store, default_callback_url: str) -> None:
+    def __init__(self, store: Store, default_callback_url: str, recorder: Recorder) -> None:
         self._store = store
+        self._recorder = recorder
         self._default_callback_url = default_callback_url
         self._dead_letters = DeadLetters(store, self.callback_url)
 
@@ -63,6 +65,7 @@ class Outcomes:
         stop: threading.Event,
     ) -> None:
         attempt = avatar.attempts + 1
+        self._recorder.count(RETRIES, stage, type(error).__name__)
         log.info(
             "upload_retried",
             upload_id=avatar.upload_id,
@@ -110,6 +113,7 @@ class Outcomes:
             first_failed_at=avatar.updated_at,
             now=self._store.now(),
         ).after(self._dead_letters.get(avatar.upload_id))
+        self._recorder.count(DEAD, stage, letter.error)
         log.error(
             "upload_dead_lettered",
             upload_id=avatar.upload_id,

@@ -44,6 +44,9 @@ class WorkerSettings(ReviewSettings):
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
     )
+    allow_random_weights: bool = Field(
+        False, description="Accept a bundle of random weights, for benchmarks only."
+    )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
     execution_providers: CommaList = Field(
         ("CPUExecutionProvider",),
@@ -85,6 +88,11 @@ class WorkerSettings(ReviewSettings):
     )
     scored_frames: int = Field(
         8, ge=1, le=32, description="Most frames of an animation that are scored."
+    )
+    hidden_colours: bool = Field(
+        False,
+        description="Also score what shows when a program drops transparency; for sites that "
+        "re-encode avatars that way.",
     )
     served_crop: Literal["none", "square", "round", "both"] = Field(
         "none",
@@ -162,3 +170,16 @@ class WorkerSettings(ReviewSettings):
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return split_commas(value)
+
+    def decode_limits(self) -> dict[str, float]:
+        """Fields of `DecodeLimits` by name, for whoever decodes uploads."""
+        return {
+            "max_bytes": self.max_image_bytes,
+            "max_pixels": self.max_pixels,
+            "max_side_px": self.max_side_px,
+            "max_aspect_ratio": self.max_aspect_ratio,
+            "max_frames": self.max_frames,
+            "max_total_pixels": self.max_total_pixels,
+            "timeout_s": self.decode_timeout_s,
+            "memory_bytes": self.decode_memory_bytes,
+        }

@@ -24,6 +24,7 @@ from kombu.exceptions import OperationalError
 
 from producer.connect import ring
 from producer.contract import Stage
+from producer.metrics import Recorder
 from producer.store import Store
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Sweeper(threading.Thread):
         celery: sends the doorbells.
         name: this process, for example `moderate@host:1234`.
         facts: goes into the sign of life; asked at every beat.
+        recorder: what this process counted; published at every beat.
         duties: what else happens each tick in one process at a time, by the name of its lock;
             an error of one is logged and stops neither the others nor the ringing.
         stop: ends the thread.
@@ -59,6 +61,7 @@ class Sweeper(threading.Thread):
         name: str,
         facts: Callable[[], dict[str, Any]],
         stop: threading.Event,
+        recorder: Recorder,
         duties: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
@@ -66,6 +69,7 @@ class Sweeper(threading.Thread):
         self._celery = celery
         self._name = name
         self._facts = facts
+        self._recorder = recorder
         self._duties = dict(duties or {})
         self._stop_event = stop
         self._token = f"{random.getrandbits(64):016x}"
@@ -87,6 +91,7 @@ class Sweeper(threading.Thread):
     def tick(self) -> None:
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
         self._store.show_life(self._name, self._facts())
+        self._recorder.publish(self._store)
         if self._holds_lock():
             self._ring()
         for name, duty in self._duties.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -15,10 +16,11 @@ import redis
 import structlog
 from celery import Celery
 
-from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Stage
+from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Opinion, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.endpoints import Endpoints
 from producer.errors import CallbackRefused, Permanent, WorkerKilled
+from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from worker import retry
 from worker.callback import CallbackSender
@@ -82,7 +84,9 @@ class CallbackStep:
         endpoints: Endpoints,
         schedule_s: Sequence[float],
         stop: threading.Event,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._store = store
         self._sender = sender
         self._dead_letters = dead_letters
@@ -112,11 +116,14 @@ class CallbackStep:
     def _deliver(self, line: str, entry: CallbackEntry, token: str) -> None:
         attempt = entry.attempts + 1
         now_s = self._store.now()
+        started_s = time.monotonic()
         try:
             status = self._sender.deliver(entry, now_s=now_s)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
+            self._recorder.observe(CALLBACK, time.monotonic() - started_s, "failed")
             self._after_error(line, entry, token, error, attempt)
             return
+        self._recorder.observe(CALLBACK, time.monotonic() - started_s, "delivered")
         detail = {"status": status, "attempts": attempt}
         write_patiently(
             lambda: self._store.end_callback(entry, token=token, detail=detail), self._stop
@@ -152,6 +159,7 @@ class CallbackStep:
                 ),
                 self._stop,
             )
+            self._recorder.count(RETRIES, Stage.CALLBACK, type(error).__name__)
             log.info(
                 "callback_retried",
                 upload_id=entry.upload_id,
@@ -176,6 +184,7 @@ class CallbackStep:
             ),
             self._stop,
         )
+        self._recorder.count(DEAD, Stage.CALLBACK, letter.error)
         log.error(
             "callback_dead_lettered",
             upload_id=entry.upload_id,
@@ -197,7 +206,9 @@ class ReviewStep:
         fetch: Callable[[str, str], bytes],
         decoder: Decoder,
         stop: threading.Event,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._store = store
         self._outcomes = outcomes
         self._router = router
@@ -255,6 +266,11 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+        paid = [opinion.to_dict() for opinion in answer.opinions]
+        if paid:
+            # The raw reply and the price are told once: later answers repeat the opinion without.
+            detail = {"opinions": paid, "region": avatar.region, "sha256": avatar.sha256}
+            write_patiently(lambda: self._store.note("review", avatar, detail), self._stop)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,
@@ -280,6 +296,8 @@ class ReviewStep:
         detail: dict[str, Any] = {"tried": list(answer.tried)}
         match answer:
             case Answered(opinion=opinion):
+                if not answer.reused:
+                    self._count(opinion)
                 to = (
                     AvatarState.APPROVED
                     if opinion.decision == Decision.APPROVE
@@ -296,6 +314,9 @@ class ReviewStep:
                 detail["message"] = answer.detail
             case Hold():
                 to = AvatarState.HELD
+                for opinion in answer.opinions:
+                    if opinion.cost_yuan:
+                        self._count(opinion)
                 fields["reason"] = answer.reason
                 detail |= {
                     "message": answer.detail,
@@ -313,6 +334,10 @@ class ReviewStep:
             detail={**fields, **detail},
             callback_url=self._outcomes.callback_url(avatar),
         )
+
+    def _count(self, opinion: Opinion) -> None:
+        self._recorder.observe(REVIEW, opinion.latency_s, opinion.provider, opinion.decision)
+        self._recorder.count(COST, opinion.provider, by=opinion.cost_yuan)
 
     def _commit(self, change: Transition) -> None:
         [result] = write_patiently(lambda: self._store.advance([change]), self._stop)

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from producer.api import classify, ops, problems, uploads
-from producer.api.gate import BodyLimit, Services
+from producer.api.gate import BodyLimit, Services, Timed
+from producer.console import Parts, mount
 
 __all__ = ["Services", "create_app"]
 
@@ -25,8 +26,8 @@ Errors are problem documents (RFC 9457) with a stable `code`.
 """
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application on ready-made services."""
+def create_app(services: Services, parts: Parts) -> FastAPI:
+    """The application on ready-made services and the console's parts."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -48,9 +49,11 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(ops.router)
     app.include_router(uploads.router)
     app.include_router(classify.router)
+    mount(app, services, parts)
     app.add_middleware(
         BodyLimit,
         max_bytes=services.settings.api_max_body_bytes,
         timeout_s=services.settings.api_body_timeout_s,
     )
+    app.add_middleware(Timed, recorder=services.recorder)
     return app

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,11 +23,15 @@ from producer.enqueue import Producer
 from producer.errors import StorageUnavailable
 from producer.images import Images
 from producer.keys import ApiKey, ApiKeys, Rates, Scope
+from producer.metrics import HTTP, Recorder
 from producer.settings import Settings
 from producer.store import Store
 
 #: Bytes of a body that is not multipart: a batch of 100 uploads with long addresses stays below.
 MAX_JSON_BYTES = 2**20
+
+#: Methods that are counted by name.
+METHODS = frozenset(["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 
 #: Failed keys a second from one address, and at once, before it has to wait.
 FAILURES_PER_S, FAILURES_AT_ONCE = 0.2, 30
@@ -43,6 +48,7 @@ class Services:
     keys: ApiKeys
     rates: Rates
     follower: Follower
+    recorder: Recorder = dataclasses.field(default_factory=Recorder)
 
 
 def services(request: Request) -> Services:
@@ -163,6 +169,35 @@ def token_of(request: Request) -> str:
         except (binascii.Error, UnicodeDecodeError):
             return ""
     return ""
+
+
+class Timed:
+    """Counts every request by its route, not by its path, so that ids make no labels."""
+
+    def __init__(self, app: ASGIApp, *, recorder: Recorder) -> None:
+        self._app = app
+        self._recorder = recorder
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass a request on and note how long it took."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "other"
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            seconds = time.perf_counter() - started_s
+            self._recorder.observe(HTTP, seconds, method, route, str(status))
 
 
 class BodyLimit:

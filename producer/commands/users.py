@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 
 import click
@@ -50,11 +51,7 @@ def change(name: str, role: str | None, password_stdin: bool) -> None:
 
 
 def _save(everybody: Users, name: str, role: str, password_stdin: bool) -> None:
-    password = (
-        click.get_text_stream("stdin").readline().rstrip("\n")
-        if password_stdin
-        else make_password()
-    )
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else make_password()
     everybody.save(name, role, password)
     if not password_stdin:
         click.echo(password)

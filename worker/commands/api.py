@@ -5,25 +5,35 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import random
 import signal
 import socket
 import threading
+import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import redis
+import structlog
 
 from producer.errors import ConfigurationError
 from worker.memory import rss_bytes
 
 if TYPE_CHECKING:
     from producer.api import Services
+    from producer.console.parts import Parts
+    from producer.contract import Region
     from worker.settings import WorkerSettings
+
+log = structlog.get_logger()
 
 #: Tried first where no port is configured; then the next ones.
 DEFAULT_PORT, PORTS_TRIED = 8042, 20
 
+
+#: Seconds after which a ledger that could not be opened is tried again.
+LEDGER_AGAIN_S = 10.0
 
 #: Seconds between two signs of life.
 BEAT_S = 2.0
@@ -53,9 +63,10 @@ def serve(settings: WorkerSettings) -> None:
     from producer.api import create_app
 
     services = build_services(settings)
+    parts = build_parts(settings, services)
     listening = listen(settings.api_host, settings.api_port)
     config = uvicorn.Config(
-        create_app(services),
+        create_app(services, parts),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -74,7 +85,8 @@ def serve(settings: WorkerSettings) -> None:
             super().handle_exit(sig, frame)
 
     url = "http://{}:{}".format(*listening.getsockname()[:2])
-    threading.Thread(target=beat, args=(services, url, stop), daemon=True).start()
+    heart = threading.Thread(target=beat, args=(services, url, stop), daemon=True)
+    heart.start()
     # uvicorn raises the signal again after its shutdown; it has been obeyed by then.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -82,6 +94,8 @@ def serve(settings: WorkerSettings) -> None:
         Server(config).run(sockets=[listening])
     finally:
         stop.set()
+        heart.join(BEAT_S)
+        parts.close()
         services.images.close()
 
 
@@ -110,6 +124,89 @@ def build_services(settings: WorkerSettings) -> Services:
     )
 
 
+def build_parts(settings: WorkerSettings, services: Services) -> Parts:
+    """What the console needs of the worker's side; what is absent or not installed is left out.
+
+    Raises:
+        ConfigurationError: the policy file cannot be used.
+    """
+    from producer.console.parts import CutOffs, Parts
+    from worker.pictures import SafePictures
+    from worker.policy import load_policy
+
+    policy = load_policy(settings.policy_file)
+
+    def cut_offs(region: Region) -> tuple[CutOffs, CutOffs]:
+        photo, drawn = policy.cut_offs(region)
+        return (
+            CutOffs(photo.approve_below, photo.block_from),
+            CutOffs(drawn.approve_below, drawn.block_from),
+        )
+
+    asked_first = next(iter(settings.review_providers), None)
+    return Parts(
+        ledger=LazyLedger(settings).get,
+        providers=ProviderDesk(settings, services),
+        pictures=SafePictures(services.images, settings.decode_limits()),
+        cut_offs=cut_offs,
+        cloud_yuan_per_1000=settings.cloud_yuan_per_1000,
+        review_yuan_per_1000=settings.limits_of(asked_first).yuan_per_1000
+        if asked_first
+        else settings.cloud_yuan_per_1000,
+        timezone=settings.report_timezone,
+    )
+
+
+class LazyLedger:
+    """Opens the ledger for reading with the first question; again later when it was away."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._ledger: Any = None
+        self._next_try_s = 0.0
+        self._lock = threading.Lock()
+
+    def get(self) -> Any:
+        """The ledger, or None while it is off, not installed or not reachable."""
+        from producer.errors import LedgerUnavailable
+
+        url = self._settings.ledger_url
+        if url is not None and url.get_secret_value() == "off":
+            return None
+        with self._lock:
+            if self._ledger is None and time.monotonic() >= self._next_try_s:
+                self._next_try_s = time.monotonic() + LEDGER_AGAIN_S
+                try:
+                    from worker.ledger import Ledger
+
+                    self._ledger = Ledger.open(self._settings)
+                except (LedgerUnavailable, ConfigurationError, ModuleNotFoundError) as error:
+                    log.warning("ledger_absent", error=type(error).__name__)
+            return self._ledger
+
+
+class ProviderDesk:
+    """The review providers' shared limits, without their SDKs."""
+
+    def __init__(self, settings: WorkerSettings, services: Services) -> None:
+        from worker.review.limits import Limits
+
+        store = services.store
+        self._settings = settings
+        self._limits = Limits(store.redis, store.prefix, settings, random.random)
+
+    def statuses(self) -> list[Any]:
+        """How each provider on a route stands."""
+        return [self._limits.status(name) for name in self._settings.review_providers]
+
+    def reset(self, name: str) -> bool:
+        """Close a provider's breaker; False when no route names it."""
+        if name not in self._settings.review_providers:
+            return False
+        self._limits.reset(name)
+        return True
+
+
 def beat(services: Services, url: str, stop: threading.Event) -> None:
     """Show this process's life every two seconds until `stop`, and its end."""
     name = f"api@{socket.gethostname()}:{os.getpid()}"
@@ -125,6 +222,7 @@ def beat(services: Services, url: str, stop: threading.Event) -> None:
     while True:
         with contextlib.suppress(redis.RedisError):
             services.store.show_life(name, {**facts, "rss_bytes": rss_bytes()})
+            services.recorder.publish(services.store)
         if stop.wait(BEAT_S):
             break
     with contextlib.suppress(redis.RedisError):

@@ -111,11 +111,12 @@ def calibrate_command(name: str, scores: Path, method: str, new_name: str) -> No
     except ValueError as error:
         raise click.ClickException(f"{scores}: {error}") from error
     data = {**found.description, "name": new_name, "calibration": calibration_to_dict(fitted)}
-    made = _write_copy(found, data, settings.models_folder / new_name)
+    made = write_copy(found, data, settings.models_folder / new_name)
     click.echo(f"{made.id} in {made.folder}, fitted to {len(raw)} pictures")
 
 
-def _write_copy(original: Bundle, data: dict[str, Any], target: Path) -> Bundle:
+def write_copy(original: Bundle, data: dict[str, Any], target: Path) -> Bundle:
+    """Make a bundle with the files of another and its own description, or nothing at all."""
     if target.exists():
         raise click.ClickException(f"{target} exists already; choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The HTTP API and the console on a real Valkey and, where it matters, real workers."""
