@@ -115,7 +115,8 @@ def spokes() -> list[Path]:
     return [
         path
         for path in files("worker")
-        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts)) not in HUBS | LEAVES | OFFLINE
+        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        not in HUBS | LEAVES | OFFLINE
         and path.name != "__init__.py"
     ]
 
