@@ -2,8 +2,9 @@
 
 Every engine and batch size runs in a process of its own, pinned to the same core; the processes
 take turns, so that a slow moment of the machine hits all of them alike. Times include
-normalisation and exclude decoding and resizing. Medians, the spread between quartiles, and the peak
-resident memory of each process. Comparators whose packages are not installed are left out by name.
+normalisation and exclude decoding and resizing. Medians and quartiles of the wall clock, the median
+of the CPU time (the better figure on a machine that others use), and the peak resident memory of
+each process. Comparators whose packages are not installed are left out by name.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-#: name -> packages it needs, most telling first.
+#: Name -> packages it needs, most telling first.
 ENGINES = {
-    "pipeline": ("torch", "transformers", "timm"),
-    "onnx-plain": ("torch", "transformers", "timm", "onnx"),
     "ours-fp32": ("onnxruntime",),
     "ours-int8": ("onnxruntime",),
+    "pipeline": ("torch", "transformers", "timm"),
+    "onnx-plain": ("torch", "transformers", "timm", "onnx"),
     "openvino-bf16": ("openvino",),
     "openvino-int8": ("openvino", "nncf"),
 }
 OURS = ("ours-fp32", "ours-int8")
 NORMAL_BATCHES = (1, 8, 32)
+#: With --quick: no engine is started after this, and measuring ends then.
+QUICK_START_S, QUICK_END_S = 22.0, 40.0
+
+#: A started process and its (wall, CPU) seconds an image.
+Run = tuple[str, int, "subprocess.Popen[str]", list[tuple[float, float]]]
 
 
 def main() -> int:
@@ -43,9 +49,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="avatarmod-bench-") as folder:
         checkpoint = Path(args.checkpoint) if args.checkpoint else _random_checkpoint(Path(folder))
         _prepare(Path(folder), checkpoint)
-        runs, absent = _start(Path(folder), core, quick=args.quick)
-        budget_s = (44.0 - (time.perf_counter() - started_s)) if args.quick else args.seconds
-        _take_turns(runs, budget_s)
+        runs, absent = _start(Path(folder), core, started_s if args.quick else None)
+        end_s = started_s + QUICK_END_S if args.quick else time.perf_counter() + args.seconds
+        _take_turns(runs, end_s)
         rows = [_finish(*run) for run in runs]
     report = {
         "engines": rows,
@@ -99,6 +105,8 @@ from scripts.hub import file_sha256
 checkpoint, folder = Path(sys.argv[1]), Path(sys.argv[2])
 description = describe_checkpoint(checkpoint)
 vit = load_vit(checkpoint, description)
+portable = build_vit(vit, mean=description.mean, std=description.std, portable=True)
+(folder / "portable.onnx").write_bytes(portable.SerializeToString())
 for precision in ("fp32", "int8"):
     target = folder / f"ours-{precision}"
     target.mkdir()
@@ -126,9 +134,11 @@ def _run(command: list[str]) -> None:
 
 
 def _start(
-    folder: Path, core: int, *, quick: bool
-) -> tuple[list[tuple[str, int, subprocess.Popen[str], list[float]]], dict[str, str]]:
-    runs, absent = [], {}
+    folder: Path, core: int, quick_since_s: float | None
+) -> tuple[list[Run], dict[str, str]]:
+    runs: list[Run] = []
+    absent: dict[str, str] = {}
+    quick = quick_since_s is not None
     for name, packages in ENGINES.items():
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
@@ -136,6 +146,9 @@ def _start(
             continue
         batches = (1,) if quick or name in OURS or "openvino" in name else NORMAL_BATCHES
         for batch in batches:
+            if quick_since_s and time.perf_counter() - quick_since_s > QUICK_START_S:
+                absent[name] = "no time left with --quick"
+                continue
             command = [sys.executable, __file__, "--worker", name, "--batch", str(batch)]
             command += ["--folder", str(folder), "--core", str(core)]
             process = subprocess.Popen(
@@ -151,35 +164,35 @@ def _start(
     return runs, absent
 
 
-def _take_turns(
-    runs: list[tuple[str, int, subprocess.Popen[str], list[float]]], budget_s: float
-) -> None:
-    end_s = time.perf_counter() + budget_s
+def _take_turns(runs: list[Run], end_s: float) -> None:
     rounds = 0
-    while runs and (rounds < 3 or (rounds < 30 and time.perf_counter() < end_s)):
-        for _, _, process, seconds in runs:
+    while runs and (rounds < 2 or (rounds < 30 and time.perf_counter() < end_s)):
+        for _, _, process, times in runs:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            seconds.append(float(process.stdout.readline()))
+            wall_s, cpu_s = map(float, process.stdout.readline().split())
+            times.append((wall_s, cpu_s))
         rounds += 1
 
 
 def _finish(
-    name: str, batch: int, process: subprocess.Popen[str], seconds: list[float]
+    name: str, batch: int, process: subprocess.Popen[str], times: list[tuple[float, float]]
 ) -> dict[str, Any]:
     out, _ = process.communicate("end\n", timeout=60)
     facts = json.loads(out)
-    low, median, high = statistics.quantiles(seconds, n=4)
+    low, median, high = statistics.quantiles([wall_s for wall_s, _ in times], n=4)
+    cpu_s = statistics.median(cpu_s for _, cpu_s in times)
     return {
         "name": name,
         "batch": batch,
         "ms_per_image": round(median * 1e3, 2),
         "ms_quartiles": [round(low * 1e3, 2), round(high * 1e3, 2)],
+        "cpu_ms_per_image": round(cpu_s * 1e3, 2),
         "images_per_second": round(1 / median, 2),
         "peak_rss_mb": round(facts["peak_rss_mb"], 1),
-        "rounds": len(seconds),
+        "rounds": len(times),
         **facts["extra"],
     }
 
@@ -196,27 +209,33 @@ def _print_table(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"one core of {report['cpu']}; weights: {report['weights']}")
-    for column in ("engine", "batch", "ms an image", "quartiles", "images/s", "peak MB", "ratio"):
-        table.add_column(column, justify="left" if column == "engine" else "right")
+    columns = ("engine", "batch", "ms an image", "quartiles", "CPU ms", "images/s", "peak MB")
+    for column in (*columns, "ratio", "CPU ratio"):
+        justify = "left" if column == "engine" else "right"
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     base = [row for row in report["engines"] if row["name"] == "pipeline"]
-    best_ms = min((row["ms_per_image"] for row in base), default=None)
     for row in report["engines"]:
         low, high = row["ms_quartiles"]
-        ratio = f"{best_ms / row['ms_per_image']:.2f}" if best_ms else "-"
         table.add_row(
             row["name"],
             str(row["batch"]),
             f"{row['ms_per_image']:.1f}",
-            f"{low:.1f} - {high:.1f}",
+            f"{low:.0f}-{high:.0f}",
+            f"{row['cpu_ms_per_image']:.1f}",
             f"{row['images_per_second']:.1f}",
             f"{row['peak_rss_mb']:.0f}",
-            ratio,
+            _ratio(base, row, "ms_per_image"),
+            _ratio(base, row, "cpu_ms_per_image"),
         )
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     console.print("ratio: how many times as fast as the fastest transformers pipeline of this run")
     for name, why in report["absent"].items():
         console.print(f"{name} did not run: {why}")
+
+
+def _ratio(base: list[dict[str, Any]], row: dict[str, Any], key: str) -> str:
+    return f"{min(each[key] for each in base) / row[key]:.2f}" if base else "-"
 
 
 # A child: one engine, one batch size.
@@ -240,9 +259,10 @@ def _worker(name: str, batch: int, folder: Path, core: int) -> int:
     for line in sys.stdin:
         if line.strip() != "go":
             break
-        start_s = time.perf_counter()
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
         run()
-        print((time.perf_counter() - start_s) / batch, file=answers)
+        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        print(wall_s / batch, cpu_s / batch, file=answers)
     from worker.memory import peak_rss_bytes
 
     print(json.dumps({"peak_rss_mb": peak_rss_bytes() / 2**20, "extra": extra}), file=answers)
@@ -349,49 +369,45 @@ def _load_onnx_plain(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
 
 def _load_openvino(precision: str) -> Any:
     def load(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
-        import numpy as np
         import openvino as ov
 
-        core = ov.Core()
-        path = folder / "plain.onnx"
-        if not path.exists():
-            raise SystemExit("openvino is measured on the plain export, which needs PyTorch")
-        model = core.read_model(path)
+        path = folder / "portable.onnx"
         if precision == "int8":
-            model = _quantised(model, folder)
-        config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-        if "AMX" in str(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) or _has_bf16():
+            path = folder / "openvino-int8.xml"
+            code = "import sys; from benchmarks.engine import quantise_for_openvino as q; "
+            code += "q(*sys.argv[1:])"
+            command = [sys.executable, "-c", code, str(folder / "portable.onnx"), str(path)]
+            # In a process of its own: its memory is not the engine's.
+            subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+        core = ov.Core()
+        model = core.read_model(path)
+        model.reshape([batch, 384, 384, 3])
+        config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = "bf16"
-            extra["bf16"] = True
+        extra["float_products"] = config["INFERENCE_PRECISION_HINT"]
         request = core.compile_model(model, "CPU", config).create_infer_request()
         pixels = _pixels(batch)
-
-        def run() -> Any:
-            tensor = (pixels.astype(np.float32) / 255 - 0.5) / 0.5
-            return request.infer([np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))])
-
-        return run
+        return lambda: request.infer([pixels])
 
     return load
 
 
-def _quantised(model: Any, folder: Path) -> Any:
+def quantise_for_openvino(source: str, target: str) -> None:
     import nncf
-    import numpy as np
     import openvino as ov
 
-    target = folder / "openvino-int8.xml"
-    if not target.exists():
-        dice = np.random.default_rng(3)
-        samples = [dice.uniform(-1, 1, (1, 3, 384, 384)).astype(np.float32) for _ in range(10)]
-        kind = nncf.ModelType.TRANSFORMER
-        quantised = nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=10)
-        ov.save_model(quantised, target)
-    return ov.Core().read_model(target)
+    from scripts.parity import synthetic_pictures
+    from worker.pixels import InputSpec, fit
 
-
-def _has_bf16() -> bool:
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    square = {"width_px": 384, "height_px": 384, "resize_px": 384}
+    spec = InputSpec(**square, resize="short_side", interpolation="bicubic")
+    samples = [fit(picture, spec)[None] for picture in synthetic_pictures(12, seed=3)]
+    model = ov.Core().read_model(source)
+    kind = nncf.ModelType.TRANSFORMER
+    ov.save_model(
+        nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=12), target
+    )
 
 
 _LOADERS = {

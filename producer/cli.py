@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -33,6 +34,13 @@ COMMANDS = {
     "bundle": "worker.commands.bundle:bundle",
     "export": "worker.commands.export:export",
     "ledger": "worker.commands.ledger:ledger",
+    "report": "worker.commands.report:report",
+    "evaluate": "worker.commands.evaluate:evaluate_command",
+    "calibrate": "worker.commands.calibrate:calibrate",
+    "tune": "worker.commands.tune:tune",
+    "backfill": "worker.commands.backfill:backfill",
+    "shadow": "worker.commands.shadow:shadow",
+    "rescan": "worker.commands.rescan:rescan",
 }
 
 
@@ -102,10 +110,13 @@ def enqueue_command(
     as_json: bool,
 ) -> None:
     """Put uploads into the queue; an id that is already known changes nothing."""
+    from producer.contract import check_upload_id
     from producer.enqueue import Producer
 
     if image and len(upload_ids) > 1:
         raise click.UsageError("--image names one picture; give one ID with it")
+    for upload_id in upload_ids:
+        check_upload_id(upload_id)
     producer = Producer.connect()
     answers = [
         producer.enqueue(
@@ -171,6 +182,9 @@ def main() -> None:
 
     Exit codes: 0 fine, 1 something failed, 2 wrong usage or configuration.
     """
+    if not sys.stdout.isatty():
+        # A file or a pipe has no width: tables must not fold to eighty columns there.
+        os.environ.setdefault("COLUMNS", "160")
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -38,7 +38,7 @@ def running_instance(data_folder: Path) -> dict[str, Any] | None:
     try:
         instance: dict[str, Any] = json.loads(instance_file(data_folder).read_text())
         os.kill(int(instance["pid"]), 0)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return instance
 
@@ -56,6 +56,11 @@ def find_redis_url(settings: Settings) -> str:
         raise ConfigurationError(
             f"no Redis: {ENV_PREFIX}REDIS_URL is not set and no `avatarmod up` is running on "
             f"{settings.data_folder}; start one, or set {ENV_PREFIX}REDIS_URL=redis://host:6379/0"
+        )
+    if not instance.get("redis_url"):
+        raise ConfigurationError(
+            f"the instance on {settings.data_folder} uses a Redis of its own configuration; set "
+            f"the same {ENV_PREFIX}REDIS_URL here"
         )
     return str(instance["redis_url"])
 
@@ -75,7 +80,10 @@ def redis_client(url: str) -> redis.Redis:
         "retry_on_error": [redis.ConnectionError, redis.ReadOnlyError],
     }
     if not url.startswith("redis+sentinel://"):
-        return redis.Redis.from_url(url, **options)
+        try:
+            return redis.Redis.from_url(url, **options)
+        except ValueError as error:
+            raise ConfigurationError(f"{ENV_PREFIX}REDIS_URL: {error}") from error
     place = parse_sentinel(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         place.hosts,

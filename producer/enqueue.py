@@ -11,7 +11,7 @@ import enum
 import functools
 from collections.abc import Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 import structlog
@@ -195,8 +195,9 @@ def is_under(url: str, allowed: str) -> bool:
     return (
         (mine.scheme, mine.netloc) == (theirs.scheme, theirs.netloc)
         and (mine.path == path or mine.path.startswith(path + "/"))
-        and ".." not in mine.path
+        and ".." not in unquote(mine.path)
         and url.isprintable()
+        and " " not in url
     )
 
 

@@ -6,14 +6,32 @@ checked; so neither a redirect nor a DNS answer that changes later leads into a 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import httpcore
 import httpx
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: IPv6 networks whose last 32 bits are the IPv4 address that is meant.
+#: Source: RFC 6052 (NAT64), RFC 4291 section 2.5.5.1 (IPv4-compatible, deprecated).
+CARRIES_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+
+#: What some versions of Python hold to be global and the registries do not, or no longer route.
+#: Source: RFC 6890 (protocol assignments), RFC 8215 (local NAT64), RFC 3879 (site-local).
+NOT_PUBLIC: tuple[IPNetwork, ...] = (
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("64:ff9b:1::/48"),
+    ipaddress.ip_network("fec0::/10"),
+)
 
 
 class BlockedAddress(httpx.RequestError):
@@ -28,15 +46,17 @@ def parse_networks(networks: Iterable[str]) -> tuple[IPNetwork, ...]:
 def is_public(address: IPAddress) -> bool:
     """Whether an address is on the public internet.
 
-    IPv6 forms that carry an IPv4 address (mapped, 6to4, NAT64) count as the address they carry.
-    Source: `is_global` follows the IANA special-purpose registries; 64:ff9b::/96 is RFC 6052.
+    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as that address.
+    Source: `is_global` follows the IANA special-purpose registries; see also `NOT_PUBLIC`.
     """
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and any(address in network for network in CARRIES_IPV4):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+    if any(address.version == n.version and address in n for n in NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast
 
 
@@ -53,11 +73,115 @@ def resolve(host: str, port: int) -> list[IPAddress]:
     return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
+def check_reachable(host: str, port: int, allowed: Sequence[IPNetwork]) -> list[IPAddress]:
+    """Addresses of a host, all of which may be reached.
+
+    Raises:
+        httpx.ConnectError: the name does not resolve.
+        BlockedAddress: every address must be public or in an allowed network; one was not.
+    """
+    addresses = resolve(host, port)
+    for address in addresses:
+        if not is_public(address) and not any(
+            address.version == network.version and address in network for network in allowed
+        ):
+            raise BlockedAddress(
+                f"{host} leads to the private address {address}; only public addresses are "
+                "reached unless AVATARMOD_PRIVATE_NETWORKS lists the network"
+            )
+    return addresses
+
+
+def _pinned(request: httpx.Request, address: IPAddress) -> httpx.Request:
+    """The same request to one address; the original keeps its name, for redirects build on it."""
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=str(address)),
+        headers={"host": request.url.netloc.decode("ascii"), **request.headers},
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": request.url.host},
+    )
+
+
+#: When the request that this thread makes must be over, on the monotonic clock.
+_clock = threading.local()
+
+
+def _left_s(timeout_s: float | None) -> float:
+    left_s: float = _clock.deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise httpcore.ReadTimeout("the whole request took too long")
+    return left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    """A connection on which a server that sends a byte now and then runs out of time all the same.
+
+    The timeouts of httpx are for one read each; a whole request has none.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left_s(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left_s(timeout))
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, _left_s(timeout))
+        return _DeadlineStream(stream)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _DeadlineBackend(httpcore.NetworkBackend):
+    """Makes connections that keep to the deadline of the thread that uses them."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._backend.connect_tcp(
+            host, port, _left_s(timeout), local_address, socket_options
+        )
+        return _DeadlineStream(stream)
+
+
+class _DeadlineTransport(httpx.HTTPTransport):
+    def __init__(self, keep_alive: int) -> None:
+        super().__init__(trust_env=False)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_keepalive_connections=keep_alive,
+            keepalive_expiry=5.0,
+            network_backend=_DeadlineBackend(),
+        )
+
+
 class GuardedTransport(httpx.BaseTransport):
     """Resolves, checks and pins every request, redirects included.
 
     Args:
         allowed: private networks that may be reached all the same.
+        total_s: from the connection to the last byte of the answer, for each hop of a redirect.
         keep_alive: idle connections to keep. The pool knows addresses, not names, and two names may
             share an address; so anything but 0 is only for a client that speaks to one host.
         inner: what sends the request; an `httpx.HTTPTransport` unless a test gives another.
@@ -67,13 +191,13 @@ class GuardedTransport(httpx.BaseTransport):
         self,
         allowed: Sequence[IPNetwork] = (),
         *,
+        total_s: float,
         keep_alive: int = 0,
         inner: httpx.BaseTransport | None = None,
     ) -> None:
         self._allowed = tuple(allowed)
-        self._inner = inner or httpx.HTTPTransport(
-            trust_env=False, limits=httpx.Limits(max_keepalive_connections=keep_alive)
-        )
+        self._total_s = total_s
+        self._inner = inner or _DeadlineTransport(keep_alive)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send to a checked address.
@@ -82,26 +206,15 @@ class GuardedTransport(httpx.BaseTransport):
             BlockedAddress: every resolved address must be public or allowed; one was not.
         """
         host = request.url.host
+        if request.url.scheme not in ("http", "https") or not host:
+            raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
-        addresses = resolve(host, port)
-        for address in addresses:
-            if not self._may_reach(address):
-                raise BlockedAddress(
-                    f"{host} leads to the private address {address}; only public addresses are "
-                    "reached unless AVATARMOD_PRIVATE_NETWORKS lists the network",
-                    request=request,
-                )
-        request.extensions = {**request.extensions, "sni_hostname": host}
-        request.headers.setdefault("host", request.url.netloc.decode("ascii"))
-        request.url = request.url.copy_with(host=str(addresses[0]))
-        return self._inner.handle_request(request)
-
-    def _may_reach(self, address: IPAddress) -> bool:
-        if is_public(address):
-            return True
-        return any(
-            address.version == network.version and address in network for network in self._allowed
-        )
+        addresses = check_reachable(host, port, self._allowed)
+        _clock.deadline_s = time.monotonic() + self._total_s
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpx.ConnectError):
+                return self._inner.handle_request(_pinned(request, address))
+        return self._inner.handle_request(_pinned(request, addresses[-1]))
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,9 +228,16 @@ def guarded_client(
     follow_redirects: bool = False,
     keep_alive: int = 0,
 ) -> httpx.Client:
-    """An HTTP client for addresses that a user chose; proxies of the environment are ignored."""
+    """An HTTP client for addresses that a user chose; proxies of the environment are ignored.
+
+    Args:
+        allowed: private networks that may be reached all the same.
+        timeout_s: for a whole request; a redirect starts a new one.
+        follow_redirects: at most three times, each hop checked.
+        keep_alive: see `GuardedTransport`.
+    """
     return httpx.Client(
-        transport=GuardedTransport(allowed, keep_alive=keep_alive),
+        transport=GuardedTransport(allowed, total_s=timeout_s, keep_alive=keep_alive),
         timeout=timeout_s,
         follow_redirects=follow_redirects,
         max_redirects=3,

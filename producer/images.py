@@ -45,11 +45,18 @@ def check_image_reference(reference: str) -> str:
             f"{MAX_IMAGE_REFERENCE_BYTES} bytes",
             field="image",
         )
-    scheme = urlsplit(reference).scheme if "://" in reference else ""
+    scheme = reference.partition("://")[0] if "://" in reference else ""
     if scheme not in ("", "s3", "https", "http"):
         raise InvalidUpload(
             f"image reference {reference[:80]!r}: {scheme}:// is not fetched; use a name in the "
             "image store, s3://bucket/key or https://",
+            field="image",
+        )
+    place, _, key = reference.partition("://")[2].partition("/")
+    if scheme and not (place and (key or scheme != "s3")):
+        raise InvalidUpload(
+            f"image reference {reference[:80]!r} is incomplete; write s3://bucket/key or "
+            "https://host/path",
             field="image",
         )
     if not scheme and (reference.startswith("/") or ".." in reference.split("/")):
@@ -107,10 +114,11 @@ class FolderStore:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 raise ImageMissing(f"no file {name!r} in the image store") from error
             raise StorageUnavailable(f"file {name!r} cannot be read: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise ImageMissing(f"{name!r} in the image store is not a file")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageMissing(f"{name!r} in the image store is not a file")
             if status.st_size > self._max_bytes:
                 raise _too_large(self._max_bytes)
             return file.read(self._max_bytes + 1)
@@ -142,7 +150,10 @@ class FolderStore:
 
     def _inside(self, name: str) -> Path:
         folder = self._folder.resolve()
-        path = (folder / name).resolve()
+        try:
+            path = (folder / name).resolve()
+        except (RuntimeError, OSError) as error:  # links in a circle
+            raise ImageMissing(f"{name!r} in the image store is not a file") from error
         if not path.is_relative_to(folder) or path == folder:
             raise ImageMissing(f"{name!r} leads out of the image store")
         return path
@@ -219,8 +230,9 @@ class Images:
     def fetch(self, reference: str, upload_id: str) -> bytes:
         """The bytes of one upload; see `ImageStore.fetch` for the errors."""
         if reference.startswith("s3://"):
-            parts = urlsplit(reference)
-            return self._s3(parts.netloc, "").fetch(parts.path.lstrip("/"))
+            # Not urlsplit: a key may hold ? and #.
+            bucket, _, key = reference.removeprefix("s3://").partition("/")
+            return self._s3(bucket, "").fetch(key)
         if reference.startswith(("https://", "http://")):
             return self._fetch_url(reference)
         return self._default.fetch(reference or default_name(upload_id))
@@ -246,14 +258,16 @@ class Images:
 
     def _s3(self, bucket: str, prefix: str) -> S3Store:
         if self._s3_client is None:
-            self._s3_client = _make_s3_client(self._settings)
+            self._s3_client = make_s3_client(self._settings)
         return S3Store(self._s3_client, bucket, prefix, max_bytes=self._max_bytes)
 
     def _fetch_url(self, url: str) -> bytes:
         deadline = time.monotonic() + self._settings.image_timeout_s
         host = urlsplit(url).hostname
         try:
-            with self._http.stream("GET", url) as answer:
+            # As it is stored: what a server compressed is no picture, and may be a bomb.
+            headers = {"accept-encoding": "identity"}
+            with self._http.stream("GET", url, headers=headers) as answer:
                 if answer.status_code in (404, 410):
                     raise ImageMissing(f"{host} answers {answer.status_code}")
                 if answer.status_code != 200:
@@ -270,7 +284,7 @@ class Images:
 
     def _read_limited(self, answer: httpx.Response, deadline: float) -> bytes:
         body = bytearray()
-        for chunk in answer.iter_bytes():
+        for chunk in answer.iter_raw():
             body += chunk
             if len(body) > self._max_bytes:
                 raise _too_large(self._max_bytes)
@@ -290,7 +304,8 @@ def default_name(upload_id: str) -> str:
     return name.replace(".", "%2E") if set(name) == {"."} else name
 
 
-def _make_s3_client(settings: Settings) -> Any:
+def make_s3_client(settings: Settings) -> Any:
+    """A client of the configured S3 store."""
     try:
         import boto3
         from botocore.config import Config

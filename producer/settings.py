@@ -11,11 +11,13 @@ import os
 import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 import pydantic
 from pydantic import Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from producer.contract import Region
@@ -38,7 +40,10 @@ class Settings(BaseSettings):
     """What the producer needs; every field has a default that works on a laptop."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     redis_url: SecretStr | None = Field(
@@ -75,7 +80,10 @@ class Settings(BaseSettings):
         10 * 2**20, gt=0, description="Larger images are rejected before they are read in full."
     )
     image_timeout_s: float = Field(
-        10.0, gt=0, description="Longest time to fetch one image from S3 or https, in seconds."
+        10.0,
+        gt=0,
+        le=600,
+        description="Longest time to fetch one image from S3 or https, in seconds.",
     )
     private_networks: CommaList = Field(
         (),
@@ -104,7 +112,10 @@ class Settings(BaseSettings):
         "seconds.",
     )
     record_ttl_s: float = Field(
-        30 * 86400.0, gt=0, description="How long a final record is kept, in seconds."
+        30 * 86400.0,
+        ge=1,
+        le=3650 * 86400.0,
+        description="How long a final record is kept, in seconds.",
     )
 
     # -- api -----------------------------------------------------------------------------------
@@ -161,8 +172,11 @@ class Settings(BaseSettings):
     ledger_retention_days: float = Field(
         400.0, gt=0, description="How long the ledger keeps an event, in days."
     )
-    server_yuan_per_month: float = Field(
-        75.0, ge=0, description="What the machine costs a month in yuan, for the cost report."
+    server_min_yuan: float = Field(
+        50.0, ge=0, description="Least that the machine costs a month, in yuan, for cost reports."
+    )
+    server_max_yuan: float = Field(
+        100.0, ge=0, description="Most that the machine costs a month, in yuan; may be the same."
     )
     cloud_yuan_per_1000: float = Field(
         1.5,
@@ -202,12 +216,14 @@ class Settings(BaseSettings):
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
             raise ValueError(
-                f"scheme {scheme!r} is not known; use redis://host:6379/0, rediss://, unix:// or "
-                "redis+sentinel://host:26379/0?master=name"
+                f"scheme {parts.scheme!r} is not known; use redis://host:6379/0, rediss://, "
+                "unix:// or redis+sentinel://host:26379/0?master=name"
             )
+        if parts.scheme in ("redis", "rediss"):
+            _check_host_and_port(parts, "redis://host:6379/0")
         return value
 
     @field_validator("broker_url", mode="after")
@@ -233,8 +249,11 @@ class Settings(BaseSettings):
     @field_validator("callback_url", mode="after")
     @classmethod
     def _check_callback_url(cls, value: str) -> str:
+        example = "https://example.org/avatar-verdict"
         if value and urlsplit(value).scheme not in ("http", "https"):
-            raise ValueError("write a full address such as https://example.org/avatar-verdict")
+            raise ValueError(f"write a full address such as {example}")
+        if value:
+            _check_host_and_port(urlsplit(value), example)
         return value
 
     @field_validator("callback_secrets", mode="after")
@@ -262,7 +281,27 @@ class Settings(BaseSettings):
         return self.image_store or str(self.data_folder / "images")
 
 
+def _check_host_and_port(parts: SplitResult, example: str) -> None:
+    try:
+        complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ValueError(f"host or port is missing or wrong; write an address such as {example}")
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _hint(field: FieldInfo | None) -> str:
+    """What a variable is for, and its default as an example of a good value."""
+    if field is None or not field.description:
+        return ""
+    default = (
+        ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    )
+    example = "" if default in (None, "", PydanticUndefined) else f" Example: {default}"
+    return f" ({field.description}{example})"
 
 
 def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
@@ -272,7 +311,12 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
         ConfigurationError: a variable cannot be read; names every such variable, what is wrong
             with it and never its value (it may be a secret).
     """
-    secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER")
+    secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER") or None
+    if secrets_folder is not None and not Path(secrets_folder).is_dir():
+        raise ConfigurationError(
+            f"{ENV_PREFIX}SECRETS_FOLDER: {secrets_folder} is no folder; name one with a file for "
+            "each secret, for example /run/secrets"
+        )
     try:
         return kind(**{"_secrets_dir": secrets_folder, **overrides})
     except pydantic.ValidationError as error:
@@ -280,8 +324,7 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
         for problem in error.errors(include_input=False, include_url=False):
             name = ENV_PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
-            hint = f" ({field.description})" if field and field.description else ""
-            lines.append(f"{name}: {problem['msg']}{hint}")
+            lines.append(f"{name}: {problem['msg']}{_hint(field)}")
         raise ConfigurationError(
             "these settings cannot be used:\n  " + "\n  ".join(lines)
         ) from None

@@ -521,7 +521,14 @@ class Store:
         return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
 
     def note_event(
-        self, kind: str, upload_id: str, seq: int, to: str, detail: dict[str, Any]
+        self,
+        kind: str,
+        upload_id: str,
+        seq: int,
+        to: str,
+        detail: dict[str, Any],
+        *,
+        from_: str = "",
     ) -> None:
         """Put something into the ledger that changes no record."""
         self.redis.xadd(
@@ -530,7 +537,7 @@ class Store:
                 "kind": kind,
                 "upload_id": upload_id,
                 "seq": seq,
-                "from": "",
+                "from": from_,
                 "to": to,
                 "detail": json.dumps(detail),
             },

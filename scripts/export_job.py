@@ -53,6 +53,7 @@ class Request:
         calibration_images: pictures for the parity report; None: synthetic ones.
         pictures: how many are compared.
         reduced_range: 7-bit weights, for x86 without VNNI; None: as this machine needs.
+        portable: ONNX's own operators only, float32, for GPUs and other execution providers.
         force: export although the bundle is there.
     """
 
@@ -69,6 +70,7 @@ class Request:
     pictures: int = MIN_PICTURES
     reduced_range: bool | None = None
     licence: str | None = None
+    portable: bool = False
     force: bool = False
 
 
@@ -157,6 +159,7 @@ class Job:
             "revision": self.source.revision,
             "road": self.road,
             "precision": self.request.precision,
+            "portable": self.request.portable,
             "int8_range": self.int8_range,
             "nsfw_labels": self.nsfw_labels,
             "smoothing": self._label_smoothing(),
@@ -206,6 +209,7 @@ class Job:
             std=self.description.std,
             precision=precision,
             int8_range=self.int8_range,
+            portable=self.request.portable,
         )
         path.write_bytes(model.SerializeToString())
 

@@ -135,6 +135,11 @@ class _ConsoleReporter(Reporter):
     default=None,
     help="7-bit weights, which x86 without VNNI needs. [default: as this machine needs]",
 )
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="ONNX's own operators only, for GPUs and other execution providers; needs fp32.",
+)
 @click.option("--licence", help="Written into the bundle. [default: as pinned]")
 @click.option("--random-weights", is_flag=True, hidden=True)
 @click.option("--force", is_flag=True, help="Export again although the bundle is there.")
@@ -146,6 +151,8 @@ def export(
 
     HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN are honoured.
     """
+    if options["portable"] and precision != "fp32":
+        raise click.UsageError("--portable needs --precision fp32")
     console = Console(stderr=True)
     if random_weights:
         options["model"] = str(_random_checkpoint(options["models_folder"]))

@@ -68,6 +68,7 @@ def build_vit(
     std: tuple[float, ...],
     precision: Precision = "fp32",
     int8_range: int = FULL_RANGE,
+    portable: bool = False,
 ) -> onnx.ModelProto:
     """Build the graph: (N, image_px, image_px, 3) uint8 RGB to (N, classes) logits.
 
@@ -80,11 +81,18 @@ def build_vit(
         std: per channel, on the 0..1 scale.
         precision: of the large products.
         int8_range: largest quantised weight, key and value.
+        portable: use ONNX's own operators only, for other runtimes and execution providers.
+
+    Raises:
+        ValueError: int8 was asked for in portable form.
 
     Returns:
         A model that ONNX's own checker cannot judge in full, as it has ONNX Runtime's operators.
     """
-    graph = (_Int8Graph if precision == "int8" else _Graph)(vit, int8_range)
+    if portable and precision == "int8":
+        raise ValueError("the int8 graph needs ONNX Runtime's operators")
+    kind = _Int8Graph if precision == "int8" else _PortableGraph if portable else _Graph
+    graph = kind(vit, int8_range)
     tokens = graph.embed(mean, std)
     for index in range(vit.depth - 1):
         tokens = graph.block(tokens, index)
@@ -139,7 +147,7 @@ class _Graph:
         normed = self._norm(tokens, name + "norm1")
         query = self._float_linear(self._first(normed), label + "_q", weight[:width], bias[:width])
         rest = self._linear(normed, label + "_kv", weight[width:], bias[width:])
-        attended = _Graph._attend(self, query, *self._split(rest, 2))
+        attended = self._attend_float(query, *self._split(rest, 2))
         token = self._first(tokens)
         projected = self._float_linear(attended, *self._weights(name + "attn.proj"))
         token = self._op("Add", token, projected)
@@ -169,6 +177,9 @@ class _Graph:
         )
 
     def _attend(self, query: str, key: str, value: str) -> str:
+        return self._attend_float(query, key, value)
+
+    def _attend_float(self, query: str, key: str, value: str) -> str:
         heads = self.vit.heads
         return self._op("MultiHeadAttention", query, key, value, domain=_MS, num_heads=heads)
 
@@ -184,6 +195,21 @@ class _Graph:
         if name.endswith("mlp.fc1"):
             return self._op("BiasGelu", x, constant, domain=_MS)
         return self._op("Add", x, constant)
+
+    def _heads(self, x: str, order: list[int]) -> str:
+        heads = self.vit.heads
+        shape = np.array([0, -1, heads, self.vit.width // heads])
+        apart = self._op("Reshape", x, self._constant("heads", shape))
+        return self._op("Transpose", apart, perm=order)
+
+    def _join_heads(self, x: str) -> str:
+        tokens = self._op("Transpose", x, perm=[0, 2, 1, 3])
+        shape = self._constant("joined", np.array([0, -1, self.vit.width]))
+        return self._op("Reshape", tokens, shape)
+
+    def _root(self) -> str:
+        head_width = self.vit.width // self.vit.heads
+        return self._constant("root", np.array(head_width**-0.5, np.float32))
 
     def _norm(self, x: str, name: str) -> str:
         _, weight, bias = self._weights(name)
@@ -218,6 +244,20 @@ class _Graph:
         return result
 
 
+class _PortableGraph(_Graph):
+    """The same blocks in operators that every runtime has."""
+
+    def _attend_float(self, query: str, key: str, value: str) -> str:
+        q = self._op("Mul", self._heads(query, [0, 2, 1, 3]), self._root())
+        scores = self._op("MatMul", q, self._heads(key, [0, 2, 3, 1]))
+        weights = self._op("Softmax", scores, axis=-1)
+        return self._join_heads(self._op("MatMul", weights, self._heads(value, [0, 2, 1, 3])))
+
+    def _add_bias(self, x: str, name: str, bias: Float32Array) -> str:
+        added = self._op("Add", x, self._constant(name + ".bias", bias))
+        return self._op("Gelu", added) if name.endswith("mlp.fc1") else added
+
+
 class _Int8Graph(_Graph):
     """The same blocks with int8 products."""
 
@@ -241,9 +281,6 @@ class _Int8Graph(_Graph):
         A row of attention is quantised before it is divided by its sum, when its largest element is
         1: after it, a row spread over hundreds of tokens would round to zero.
         """
-        width, heads = self.vit.width, self.vit.heads
-        head_width = width // heads
-        root = self._constant("root", np.array(head_width**-0.5, np.float32))
         q, q_scale, q_zero = self._quantise_unsigned(query)
         k, k_scale = self._quantise_signed(key)
         v, v_scale = self._quantise_signed(value)
@@ -251,7 +288,7 @@ class _Int8Graph(_Graph):
         scores = self._op(
             "MatMulIntegerToFloat",
             *(self._heads(q, [0, 2, 1, 3]), self._heads(k, [0, 2, 3, 1])),
-            *(q_scale, self._op("Mul", k_scale, root), q_zero, zero),
+            *(q_scale, self._op("Mul", k_scale, self._root()), q_zero, zero),
             domain=_MS,
         )
         axis = self._constant("last_axis", np.array([-1]))
@@ -266,14 +303,7 @@ class _Int8Graph(_Graph):
             *(step, v_scale, none, zero),
             domain=_MS,
         )
-        tokens = self._op("Transpose", self._op("Div", mixed, sums), perm=[0, 2, 1, 3])
-        return self._op("Reshape", tokens, self._constant("joined", np.array([0, 0, width])))
-
-    def _heads(self, x: str, order: list[int]) -> str:
-        heads = self.vit.heads
-        shape = np.array([0, 0, heads, self.vit.width // heads])
-        apart = self._op("Reshape", x, self._constant("heads", shape))
-        return self._op("Transpose", apart, perm=order)
+        return self._join_heads(self._op("Div", mixed, sums))
 
     def _quantise_unsigned(self, x: str) -> tuple[str, str, str]:
         name = f"quantised_{len(self._nodes)}"

@@ -9,9 +9,11 @@ of the model, bounded, so the model rarely waits and memory does not grow with t
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import queue
 import random
 import threading
@@ -24,7 +26,7 @@ import redis
 import structlog
 
 from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
-from producer.errors import WorkerKilled
+from producer.errors import StorageUnavailable, WorkerKilled
 from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from worker import retry
@@ -251,9 +253,12 @@ class _Run:
     def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
         """An operator's overruling or an earlier verdict on the same content."""
         store = self._store
-        overruled, cached = store.redis.mget(
-            store.key("overrule", sha256), self._verdict_key(sha256, region)
-        )
+        try:
+            overruled, cached = store.redis.mget(
+                store.key("overrule", sha256), self._verdict_key(sha256, region)
+            )
+        except redis.RedisError as error:
+            raise StorageUnavailable(f"Redis did not answer: {type(error).__name__}") from error
         if overruled:
             return {**json.loads(overruled)}
         if cached:
@@ -367,7 +372,11 @@ class _Run:
         if isinstance(rows, BaseException):
             raise rows
         judgement = judge(
-            rows, self._o._policy, prepared.avatar.region, self._style_of(prepared, rows)
+            rows,
+            self._o._policy,
+            prepared.avatar.region,
+            self._style_of(prepared, rows),
+            is_small=prepared.picture.is_small,
         )
         fields = self._judged_fields(judgement)
         self._remember(prepared, fields)
@@ -401,11 +410,13 @@ class _Run:
         return {name: value for name, value in fields.items() if value}
 
     def _remember(self, prepared: Prepared, fields: dict[str, str]) -> None:
-        self._store.redis.set(
-            self._verdict_key(prepared.sha256, prepared.avatar.region),
-            json.dumps(fields),
-            ex=int(self._store.record_ttl_s),
-        )
+        # A convenience only: the verdict itself waits for Redis in the commit that follows.
+        with contextlib.suppress(redis.RedisError):
+            self._store.redis.set(
+                self._verdict_key(prepared.sha256, prepared.avatar.region),
+                json.dumps(fields),
+                ex=math.ceil(self._store.record_ttl_s),
+            )
 
     # -- writing back --------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ for every attempt of one transition, so a receiver can drop what it has seen.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
 import hmac
@@ -91,15 +92,21 @@ class CallbackSender:
         self._clients: dict[str, httpx.Client] = {}
         self._lock = threading.Lock()
 
-    def deliver(self, entry: CallbackEntry) -> int:
+    def deliver(self, entry: CallbackEntry, *, now_s: float) -> int:
         """Post one callback; returns the HTTP status, 200 to 299.
+
+        Args:
+            entry: what is sent.
+            now_s: seconds since the epoch by Redis: receivers refuse a signature whose time is
+                minutes off, and this host's clock may be wrong.
 
         Raises:
             CallbackFailed: not reachable, too slow, or any answer but 2xx and 410; try again.
             CallbackRefused: 410 Gone, or a private address; trying again cannot help.
         """
+        now = datetime.fromtimestamp(now_s, UTC)
         payload = body(entry)
-        headers = sign(webhook_id(entry), payload, self._secrets, datetime.now(UTC))
+        headers = sign(webhook_id(entry), payload, self._secrets, now)
         headers["content-type"] = "application/json"
         if self._hub_signature and self._secrets:
             headers["x-hub-signature-256"] = hub_signature(payload, self._secrets[0])
@@ -120,7 +127,7 @@ class CallbackSender:
             raise CallbackFailed(
                 f"the endpoint answers {answer.status_code}",
                 status=answer.status_code,
-                retry_after_s=retry_after_s(answer.headers, datetime.now(UTC)),
+                retry_after_s=retry_after_s(answer.headers, now),
             )
         return answer.status_code
 
@@ -139,11 +146,13 @@ class CallbackSender:
 
 
 def _read_a_little(answer: httpx.Response) -> None:
+    """So that the connection can be used again; the status said all, even if this never ends."""
     seen = 0
-    for chunk in answer.iter_raw():
-        seen += len(chunk)
-        if seen > MAX_ANSWER_BYTES:
-            return
+    with contextlib.suppress(httpx.HTTPError):
+        for chunk in answer.iter_raw():
+            seen += len(chunk)
+            if seen > MAX_ANSWER_BYTES:
+                return
 
 
 def retry_after_s(headers: httpx.Headers, now: datetime) -> float | None:
@@ -152,11 +161,11 @@ def retry_after_s(headers: httpx.Headers, now: datetime) -> float | None:
     Source: RFC 9110 section 10.2.3.
     """
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import queue
 import signal
@@ -37,6 +38,8 @@ from worker.views import Background, Crop, View, ViewOptions
 
 __all__ = ["Background", "Crop", "DecodeLimits", "Decoder", "Picture", "View", "ViewOptions"]
 
+#: Short side below which scores and the style head mean less.
+SMALL_SIDE_PX = 80
 #: How many times the processor limit a file may take by the clock: a busy machine is not its fault.
 _CLOCK_FACTOR = 4.0
 #: Seconds for a child to import its libraries on a slow, busy machine.
@@ -69,6 +72,11 @@ class Picture:
     views: list[View]
     flat: str | None
 
+    @property
+    def is_small(self) -> bool:
+        """Whether a model sees mostly what scaling made up; see docs/quality.md."""
+        return min(self.width_px, self.height_px) < SMALL_SIDE_PX
+
 
 class Decoder:
     """Decodes files in child processes; safe to use from several threads."""
@@ -93,13 +101,15 @@ class Decoder:
         Raises:
             DecoderUnavailable: a child cannot be started; says why.
         """
-        for child in self._children:
-            child.start()
+        with self._all_children() as children:
+            for child in children:
+                child.start()
 
     def close(self) -> None:
-        """End the children; the decoder starts new ones if it is used again."""
-        for child in self._children:
-            child.stop()
+        """Wait for pictures under way and end the children; another `decode` starts new ones."""
+        with self._all_children() as children:
+            for child in children:
+                child.stop()
 
     def child_pids(self) -> list[int]:
         """Process ids of the children that run now, for status pages and tests."""
@@ -114,14 +124,17 @@ class Decoder:
             DecoderUnavailable: no child process can be started or kept alive.
         """
         header, payload = self._ask({"op": "decode"}, data)
-        return Picture(
-            format=header["format"],
-            width_px=header["width_px"],
-            height_px=header["height_px"],
-            frame_count=header["frame_count"],
-            flat=header["flat"],
-            views=list(_unpack(header["views"], payload)),
-        )
+        try:
+            return Picture(
+                format=str(header["format"]),
+                width_px=int(header["width_px"]),
+                height_px=int(header["height_px"]),
+                frame_count=int(header["frame_count"]),
+                flat=header["flat"],
+                views=list(_unpack(header["views"], payload)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptImage("the file makes the decoder answer nonsense") from error
 
     def normalise(self, data: bytes, *, frame: int = 0, background: Background = "") -> bytes:
         """Return the JPEG that review providers are sent.
@@ -163,6 +176,11 @@ class Decoder:
             yield child
         finally:
             self._idle.put(child)
+
+    @contextlib.contextmanager
+    def _all_children(self) -> Iterator[list[_Child]]:
+        with contextlib.ExitStack() as held:
+            yield [held.enter_context(self._child()) for _ in self._children]
 
 
 def _unpack(views: list[dict[str, Any]], payload: bytearray) -> Iterator[View]:
@@ -213,7 +231,7 @@ class _Child:
                     # Ctrl-C on a terminal is for the worker, which ends its children itself.
                     start_new_session=True,
                     # No secret of the worker is within reach of a hostile file.
-                    env={"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"},
+                    env=_child_environment(),
                 )
             except OSError as error:
                 ours.close()
@@ -226,7 +244,7 @@ class _Child:
         try:
             self._send({}, self._greeting, deadline_s)
             header, _ = self._receive(deadline_s)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError) as error:
             status = self._end()
             raise DecoderUnavailable(
                 f"the decoding process ended while starting ({status})"
@@ -255,6 +273,10 @@ class _Child:
                 f"a picture was not decoded within {_CLOCK_FACTOR * self._limits.timeout_s:g} s "
                 "by the clock although it did not use its processor time: the machine is too busy"
             ) from error
+        except ValueError as error:
+            # What still runs has been taken over or confused.
+            self.stop()
+            raise _ChildLost(CorruptImage("the file makes the decoder answer nonsense")) from error
         except (OSError, EOFError) as error:
             raise self._judge(self._end()) from error
         self._pictures += 1
@@ -291,7 +313,7 @@ class _Child:
     def _receive(self, deadline_s: float) -> tuple[dict[str, Any], bytearray]:
         header_bytes, data_bytes = LENGTHS.unpack(self._read(LENGTHS.size, deadline_s))
         if header_bytes > _MAX_HEADER_BYTES or data_bytes > self._limits.memory_bytes:
-            raise EOFError("the decoding process answers nonsense")
+            raise ValueError("the decoding process answers nonsense")
         header = json.loads(self._read(header_bytes, deadline_s))
         return header, self._read(data_bytes, deadline_s)
 
@@ -324,6 +346,16 @@ class _Child:
             status = self._process.wait()
         self._process = self._link = None
         return status
+
+
+def _child_environment() -> dict[str, str]:
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+        "LANG": "C.UTF-8",
+        **({"LD_LIBRARY_PATH": libraries} if libraries else {}),
+    }
 
 
 def _refusal(header: dict[str, Any]) -> InvalidInput:

@@ -11,11 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 
-import structlog
+import redis
 
 from producer.store import Lease, Store
-
-log = structlog.get_logger()
 
 #: Seconds to wait for a free thread before looking at stop and leases again.
 POLL_S = 0.5
@@ -63,10 +61,19 @@ class LineDrain:
         handled = 0
         renewed_s = time.monotonic()
         while True:
-            claimed = 0
-            if not stop.is_set():
-                claimed = self._claim(in_hand)
+            failure: redis.RedisError | None = None
+            try:
+                if time.monotonic() - renewed_s > self._lease_s / 3:
+                    renewed_s = time.monotonic()
+                    self._renew(list(in_hand.values()))
+                if not stop.is_set():
+                    self._claim(in_hand)
+            except redis.RedisError as error:
+                # What is in hand goes on, and keeps its leases once Redis is back.
+                failure = error
             if not in_hand:
+                if failure is not None:
+                    raise failure
                 return handled
             done, _ = concurrent.futures.wait(
                 in_hand, POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
@@ -75,14 +82,9 @@ class LineDrain:
                 del in_hand[future]
                 handled += 1
                 future.result()
-            if time.monotonic() - renewed_s > self._lease_s / 3:
-                renewed_s = time.monotonic()
-                self._renew(list(in_hand.values()))
-            log.debug("line_drained", claimed=claimed, in_hand=len(in_hand))
 
-    def _claim(self, in_hand: dict[concurrent.futures.Future[None], tuple[str, str]]) -> int:
+    def _claim(self, in_hand: dict[concurrent.futures.Future[None], tuple[str, str]]) -> None:
         """Fill the free threads, the lines in turn so that none starves."""
-        claimed = 0
         lines = list(self._lines().items())
         random.shuffle(lines)
         for line, most_leased in lines:
@@ -99,8 +101,6 @@ class LineDrain:
             ):
                 future = self._pool.submit(self._handle, line, lease, self._token)
                 in_hand[future] = (line, lease.item)
-                claimed += 1
-        return claimed
 
     def _renew(self, in_hand: list[tuple[str, str]]) -> None:
         for line in {line for line, _ in in_hand}:

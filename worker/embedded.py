@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -92,14 +93,15 @@ class EmbeddedValkey:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._end_orphan()
         config = self._folder / "valkey.conf"
-        config.write_text(CONFIG.format(socket=self._socket, folder=self._folder))
-        self._process = subprocess.Popen(
-            [server_binary(), str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        config.write_text(CONFIG.format(socket=_quoted(self._socket), folder=_quoted(self._folder)))
+        with (self._folder / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [server_binary(), str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self._wait_until_it_answers()
 
     def is_running(self) -> bool:
@@ -148,21 +150,33 @@ class EmbeddedValkey:
         return " | ".join(lines[-3:]) or "nothing"
 
     def _end_orphan(self) -> None:
-        """A server whose supervisor was killed still owns the socket and the files: end it."""
-        if not self._socket.exists():
-            return
-        client = redis_client(self.url)
-        with contextlib.suppress(redis.RedisError, OSError):
-            client.shutdown(nosave=True)
-        client.close()
-        deadline_s = time.monotonic() + 10
-        while self._socket.exists() and time.monotonic() < deadline_s:
+        """A server whose supervisor was killed still owns the socket and the files: end it.
+
+        Raises:
+            ConfigurationError: it does not end; a second server would damage its files.
+        """
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while self._somebody_listens():
+            if time.monotonic() > deadline_s:
+                raise ConfigurationError(
+                    f"a Valkey that somebody else started uses {self._folder} and does not stop; "
+                    "end it first"
+                )
+            client = redis_client(self.url)
             with contextlib.suppress(redis.RedisError, OSError):
-                probe = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=0.2)
-                probe.ping()
-                time.sleep(0.05)
-                continue
-            self._socket.unlink(missing_ok=True)
+                client.shutdown(nosave=True)
+            client.close()
+            time.sleep(0.05)
+        self._socket.unlink(missing_ok=True)
+
+    def _somebody_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
+
+
+def _quoted(path: Path) -> str:
+    """A path as the server's configuration file takes it, spaces and all."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _socket_path(folder: Path) -> Path:

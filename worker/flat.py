@@ -20,6 +20,9 @@ SINGLE_LEVELS = 6
 _GRADIENT_LEVELS, _MIXTURE_LEVELS, _CELL_LEVELS = 6, 40, 24
 #: Side below which a curve of second order fits anything.
 _GRADIENT_SIDE_PX = 16
+#: Colours of an identicon, its ground included; how near two cells of one colour are and how far
+#: apart cells of two colours.
+_INKS, _SAME_INK_LEVELS, _OTHER_INK_LEVELS = 4, 10, 40
 #: Cells along a side of an identicon; 12 is five cells with half a cell of margin.
 _IDENTICON_CELLS = range(3, 13)
 #: Share of pixels that two colours make up in a letter tile; the rest are soft edges.
@@ -115,12 +118,32 @@ def _is_grid(pixels: Levels, count: int) -> bool:
     height, width = pixels.shape[:2]
     if min(height, width) < 4 * count:
         return False
+    colours: list[Levels] = []
     for top, bottom in _cells(height, count):
         for left, right in _cells(width, count):
             cell = pixels[top:bottom, left:right].reshape(-1, 3)
             if np.ptp(cell, axis=0).max() > _CELL_LEVELS:
                 return False
-    return True
+            colours.append(np.median(cell, axis=0).astype(np.int16))
+    return _are_few_and_distinct(np.stack(colours))
+
+
+def _are_few_and_distinct(colours: Levels) -> bool:
+    """Whether the cells have two to four colours that nobody could confuse.
+
+    A blurred photograph is a grid of even cells too, but their colours run into one another.
+    """
+    palette: list[Levels] = []
+    for colour in colours:
+        distances = [np.abs(colour - known).max() for known in palette]
+        if distances and min(distances) <= _SAME_INK_LEVELS:
+            continue
+        if any(distance < _OTHER_INK_LEVELS for distance in distances):
+            return False
+        palette.append(colour)
+        if len(palette) > _INKS:
+            return False
+    return len(palette) > 1
 
 
 def _cells(length: int, count: int) -> list[tuple[int, int]]:

@@ -329,7 +329,8 @@ def _gif_table_bytes(flags: int) -> int:
 
 
 def _gif_skip(data: bytes, at: int) -> int:
-    while data[at]:
+    # A last block that is cut short may still hold every pixel: that is for the codec to say.
+    while at < len(data) and data[at]:
         at += data[at] + 1
     return at + 1
 

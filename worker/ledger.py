@@ -4,14 +4,16 @@ The drain reads a piece of the stream, commits it in one transaction and only th
 Killed in between, it reads the same events again; their stream ids are known by then and they are
 left out. While SQL is away the events wait in Redis and moderation goes on.
 
-Input: `events` of producer/store.py. Output: the table of ledger_reads.py, which answers every
-question about it. Importing this module needs SQLAlchemy but neither numpy nor onnxruntime.
+Input: `events` of producer/store.py. Output: the table of ledger_table.py, about which
+ledger_reads.py answers every question. Importing this module needs SQLAlchemy but neither numpy
+nor onnxruntime.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import threading
 import time
@@ -27,7 +29,9 @@ from sqlalchemy import exc
 from producer.errors import ConfigurationError, LedgerUnavailable
 from producer.settings import Settings
 from producer.store import Store
-from worker.ledger_reads import MICRO, LedgerReads, events
+from worker.ledger_counts import MICRO
+from worker.ledger_reads import LedgerReads
+from worker.ledger_table import events
 
 log = structlog.get_logger()
 
@@ -51,6 +55,9 @@ STATEMENT_TIMEOUT_S = 30
 
 #: Where the migrations lie, beside this file.
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: The last migration; a test holds it equal to the files.
+HEAD = "0001"
 
 #: SQLAlchemy's name of the driver that we install for each kind of server.
 DRIVERS = {
@@ -385,27 +392,35 @@ def migrate(engine: sa.Engine) -> None:
     Raises:
         ConfigurationError: the tables are of a newer version than this program.
     """
+    if _revision(engine) == HEAD:
+        return  # without importing Alembic, which takes time and memory
     from alembic import command
     from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return
+    known = {script.revision for script in scripts.walk_revisions()}
     with _migration_lock(engine), write_transaction(engine) as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
-        if present is not None and present not in {s.revision for s in scripts.walk_revisions()}:
+        present = _revision(engine)
+        if present is not None and present not in known:
             raise ConfigurationError(
                 f"the ledger's tables are of revision {present}, newer than this program knows "
-                f"({head}); upgrade the program, or restore a backup of the ledger"
+                f"({HEAD}); upgrade the program, or restore a backup of the ledger"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    """The tables' revision, or None in an empty database."""
+    if not sa.inspect(engine).has_table("alembic_version"):
+        return None
+    with engine.connect() as connection:
+        found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ def judge(
     policy: Policy,
     region: Region,
     drawn_probability: Callable[[ViewScore], float],
+    *,
+    is_small: bool = False,
 ) -> Judgement:
     """Judge one picture by its views; the worst view counts.
 
@@ -132,6 +134,8 @@ def judge(
         region: whose cut-offs apply.
         drawn_probability: asked only when the cut-offs for photos and for drawings would decide
             differently; gives 0..1 for a view.
+        is_small: the picture is so small that neither the model nor the style head sees much
+            (measured in docs/quality.md): judged by the wider cut-offs of drawings.
 
     Returns:
         Reason codes: `clear`, `explicit`, `gray`, `single_frame` (one frame of an animation alone
@@ -142,8 +146,8 @@ def judge(
     style = ""
     cut_offs = photo
     if photo.verdict(worst.probability) != drawn.verdict(worst.probability):
-        style = "drawn" if drawn_probability(worst) >= 0.5 else "photo"
-        cut_offs = drawn if style == "drawn" else photo
+        style = "small" if is_small else _style(drawn_probability(worst))
+        cut_offs = photo if style == "photo" else drawn
     verdict = cut_offs.verdict(worst.probability)
     reason = {
         Verdict.APPROVED: "clear",
@@ -156,6 +160,10 @@ def judge(
         if len(over) < min(policy.frames_to_block, len(frames)):
             verdict, reason = Verdict.GRAY, "single_frame"
     return Judgement(verdict=verdict, reason=reason, worst=worst, style=style)
+
+
+def _style(drawn_probability: float) -> str:
+    return "drawn" if drawn_probability >= 0.5 else "photo"
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -181,9 +189,7 @@ def parse_policy(data: dict[str, Any], source: str) -> Policy:
     photo = _cut_offs(data.get("photo"), PHOTO, f"{source} [photo]")
     drawn = _cut_offs(data.get("drawn"), DRAWN, f"{source} [drawn]")
     regions = []
-    for name, tables in data.get("region", {}).items():
-        if name not in set(Region):
-            raise PolicyError(f"{source} [region.{name}]: use {' or '.join(Region)}")
+    for name, tables in _known(data.get("region", {}), set(Region), f"{source} [region]").items():
         _known(tables, {"photo", "drawn"}, f"{source} [region.{name}]")
         regions.append(
             (
@@ -194,7 +200,7 @@ def parse_policy(data: dict[str, Any], source: str) -> Policy:
         )
     animation = _known(data.get("animation", {}), {"frames_to_block"}, f"{source} [animation]")
     frames = animation.get("frames_to_block", Policy.frames_to_block)
-    if not isinstance(frames, int) or not 1 <= frames <= 8:
+    if type(frames) is not int or not 1 <= frames <= 8:
         raise PolicyError(f"{source} [animation] frames_to_block is {frames!r}; use 1 to 8")
     return Policy(
         photo=photo,
@@ -208,7 +214,7 @@ def _cut_offs(table: dict[str, Any] | None, default: CutOffs, where: str) -> Cut
     table = _known(table or {}, {"approve_below", "block_from"}, where)
     values = {**dataclasses.asdict(default), **table}
     for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
+        if type(value) not in (int, float) or not 0 <= value <= 1:
             raise PolicyError(f"{where} {name} is {value!r}; use a number from 0 to 1")
     if values["approve_below"] > values["block_from"]:
         raise PolicyError(
@@ -218,7 +224,7 @@ def _cut_offs(table: dict[str, Any] | None, default: CutOffs, where: str) -> Cut
     return CutOffs(**values)
 
 
-def _known(table: Any, names: set[str], where: str) -> dict[str, Any]:
+def _known(table: Any, names: Set[str], where: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise PolicyError(f"{where}: expected a table, found {table!r}")
     unknown = set(table) - names

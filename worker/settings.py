@@ -29,6 +29,7 @@ class WorkerSettings(ReviewSettings):
     lease_s: float = Field(
         30.0,
         ge=2,
+        le=3600,
         description="How long a worker may keep an upload without a sign of life, in seconds.",
     )
 
@@ -42,6 +43,9 @@ class WorkerSettings(ReviewSettings):
     # -- engine --------------------------------------------------------------------------------
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
+    )
+    allow_random_weights: bool = Field(
+        False, description="Accept a bundle of random weights, for benchmarks only."
     )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
     execution_providers: CommaList = Field(
@@ -84,6 +88,11 @@ class WorkerSettings(ReviewSettings):
     )
     scored_frames: int = Field(
         8, ge=1, le=32, description="Most frames of an animation that are scored."
+    )
+    hidden_colours: bool = Field(
+        False,
+        description="Also score what shows when a program drops transparency; for sites that "
+        "re-encode avatars that way.",
     )
     served_crop: Literal["none", "square", "round", "both"] = Field(
         "none",

@@ -101,6 +101,12 @@ class CallbackStep:
             if entry is None:
                 self._store.drop(line, lease.item, token=token)
                 return
+            if lease.crashes >= retry.MAX_CRASHES:
+                error = WorkerKilled(
+                    f"the worker process died {lease.crashes} times with this callback in its hands"
+                )
+                self._after_error(line, entry, token, error, entry.attempts)
+                return
             self._deliver(line, entry, token)
         except redis.RedisError as error:
             log.warning("callback_interrupted", item=lease.item, error=type(error).__name__)
@@ -109,9 +115,10 @@ class CallbackStep:
 
     def _deliver(self, line: str, entry: CallbackEntry, token: str) -> None:
         attempt = entry.attempts + 1
+        now_s = self._store.now()
         started_s = time.monotonic()
         try:
-            status = self._sender.deliver(entry)
+            status = self._sender.deliver(entry, now_s=now_s)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
             self._recorder.observe(CALLBACK, time.monotonic() - started_s, "failed")
             self._after_error(line, entry, token, error, attempt)
@@ -134,7 +141,8 @@ class CallbackStep:
             schedule_s=self._schedule_s,
         )
         gone = isinstance(error, CallbackRefused) and error.gone
-        if self._endpoints.note_failure(entry, str(error), gone=gone):
+        blameless = isinstance(error, WorkerKilled)
+        if not blameless and self._endpoints.note_failure(entry, str(error), gone=gone):
             log.error("endpoint_disabled", url=entry.url.partition("?")[0], message=str(error))
         now = self._store.now()
         first_failed_at = entry.first_failed_at or now
@@ -258,6 +266,12 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+        fresh = [o.to_dict() for o in answer.opinions if o.cost_yuan or o.raw is not None]
+        if fresh:
+            # Paid for without a transition: the ledger must know of the money and the raw reply,
+            # which later answers repeat without.
+            detail = {"opinions": fresh}
+            self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,

@@ -98,12 +98,13 @@ def look(frames: Frames, options: ViewOptions) -> tuple[list[View], str | None]:
     Raises:
         InvalidInput: see `Frames.read`.
     """
-    chosen = _choose(frames, options.max_frames)
-    views = list(_views(chosen, options))
+    shown = [
+        _Shown(frame=frame, share=share, grounds=tuple(_backgrounds(frame.image, options)))
+        for frame, share in _choose(frames, options.max_frames)
+    ]
+    views = [view for each in shown for view in _views(each, options)]
     telling = [view for view in views if not flat.is_single_colour(Image.fromarray(view.pixels))]
-    explanation = None
-    if options.flat_rule and not any(view.background == "dropped" for view in views):
-        explanation = _explain_all([frame for frame, _ in chosen])
+    explanation = _explain_all(shown) if options.flat_rule else None
     # Where there is anything to see, what shows nothing is not worth an inference.
     views = telling or views[:1]
     views.sort(key=lambda view: (view.crop != "whole", view.background == "dropped"))
@@ -115,15 +116,22 @@ def short_side_needed_px(spec: InputSpec) -> int:
     return _REDUCING_GAP * spec.resize_px
 
 
-def _explain_all(frames: list[Frame]) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A chosen frame over each of its backgrounds."""
+
+    frame: Frame
+    share: float
+    grounds: tuple[tuple[Background, Image.Image], ...]
+
+
+def _explain_all(shown: list[_Shown]) -> str | None:
     explanation = None
-    for frame in frames:
-        for colour in (_WHITE, _BLACK):
-            explanation = flat.explain(over(frame.image, colour))
+    for each in shown:
+        for _, image in each.grounds:
+            explanation = flat.explain(image)
             if explanation is None:
                 return None
-            if frame.image.mode == "RGB":
-                break
     return explanation
 
 
@@ -197,22 +205,21 @@ def spread(
 # -- views of one frame --------------------------------------------------------------------------
 
 
-def _views(chosen: list[tuple[Frame, float]], options: ViewOptions) -> Iterator[View]:
-    for frame, share in chosen:
-        seen: list[npt.NDArray[np.int16]] = []
-        for background, image in _backgrounds(frame.image, options):
-            for crop, pixels in _crops(image, options):
-                thumb = thumbnail(Image.fromarray(pixels))
-                if any(np.abs(thumb - other).max() < VISIBLE_LEVELS for other in seen):
-                    continue
-                seen.append(thumb)
-                yield View(
-                    pixels=pixels,
-                    frame=frame.index,
-                    background=background,
-                    crop=crop,
-                    shown_share=share,
-                )
+def _views(shown: _Shown, options: ViewOptions) -> Iterator[View]:
+    seen: list[npt.NDArray[np.int16]] = []
+    for background, image in shown.grounds:
+        for crop, pixels in _crops(image, background, options):
+            thumb = thumbnail(Image.fromarray(pixels))
+            if any(np.abs(thumb - other).max() < VISIBLE_LEVELS for other in seen):
+                continue
+            seen.append(thumb)
+            yield View(
+                pixels=pixels,
+                frame=shown.frame.index,
+                background=background,
+                crop=crop,
+                shown_share=shown.share,
+            )
 
 
 def _backgrounds(
@@ -245,7 +252,9 @@ def _hides_colours(image: Image.Image) -> bool:
     return len(hidden) > 0 and bool(hidden[:, :3].std(axis=0).max() > _HIDDEN_LEVELS)
 
 
-def _crops(image: Image.Image, options: ViewOptions) -> Iterator[tuple[Crop, Uint8Array]]:
+def _crops(
+    image: Image.Image, background: Background, options: ViewOptions
+) -> Iterator[tuple[Crop, Uint8Array]]:
     spec = options.spec
     padded = replace(
         spec, resize="pad", resize_px=max(spec.width_px, spec.height_px), fill=_NEUTRAL[0]
@@ -263,7 +272,7 @@ def _crops(image: Image.Image, options: ViewOptions) -> Iterator[tuple[Crop, Uin
     if options.served_crop in ("square", "both"):
         yield "square", fit(_square(image), spec)
     if options.served_crop in ("round", "both"):
-        yield "round", fit(_round(_square(image)), spec)
+        yield "round", fit(_round(_square(image), background), spec)
 
 
 def _square(image: Image.Image) -> Image.Image:
@@ -272,10 +281,14 @@ def _square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side_px, top + side_px))
 
 
-def _round(square: Image.Image) -> Image.Image:
+def _round(square: Image.Image, background: Background) -> Image.Image:
+    if flat.is_single_colour(square):
+        # A disc cut from nothing would be taken for a drawing.
+        return square
     mask = Image.new("L", square.size)
     ImageDraw.Draw(mask).ellipse((0, 0, square.width - 1, square.height - 1), fill=255)
-    return Image.composite(square, Image.new("RGB", square.size, _WHITE), mask)
+    page = _BLACK if background == "black" else _WHITE
+    return Image.composite(square, Image.new("RGB", square.size, page), mask)
 
 
 # -- for people and providers --------------------------------------------------------------------

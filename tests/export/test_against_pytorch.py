@@ -153,7 +153,8 @@ def transformers_probabilities(folder, paths):
     answers = []
     with torch.inference_mode():
         for path in paths:
-            inputs = processor(Image.open(path).convert("RGB"), return_tensors="pt")
+            image = Image.open(path).convert("RGB")
+            inputs = processor(image, return_tensors="pt", input_data_format="channels_last")
             answers.append(float(model(**inputs).logits.softmax(dim=-1)[0, 1]))
     return answers
 

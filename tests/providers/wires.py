@@ -14,7 +14,6 @@ import json
 import re
 import time
 import urllib.parse
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tests.providers.stub import Call, Response, answer
@@ -47,7 +46,11 @@ class Wire:
     keys: ClassVar[dict[str, str]]
 
     def __init__(self) -> None:
-        self.scenario: str | Callable[[int], str] = "clean"
+        self.reset()
+
+    def reset(self) -> None:
+        """As at the beginning."""
+        self.scenario = "clean"
         self.clock_s = 0.0
         self.judged = 0
 
@@ -65,8 +68,7 @@ class Wire:
         if side is not None:
             return side
         self.judged += 1
-        scenario = self.scenario if isinstance(self.scenario, str) else self.scenario(self.judged)
-        return self.play(scenario, call)
+        return self.play(self.scenario, call)
 
     def play(self, scenario: str, call: Call) -> Response:
         if scenario == "html":
@@ -128,8 +130,9 @@ class AliyunWire(Wire):
     name = "aliyun"
     keys: ClassVar = {"aliyun_access_key_id": KEY_ID, "aliyun_access_key_secret": SECRET}
 
-    def __init__(self) -> None:
-        super().__init__()
+    def reset(self) -> None:
+        """As at the beginning, with an empty bucket."""
+        super().reset()
         self.bucket = Bucket()
         self.has_colon = True
 
@@ -230,8 +233,9 @@ class Aliyun2Wire(Wire):
     name = "aliyun2"
     keys: ClassVar = {"aliyun2_access_key_id": KEY_ID, "aliyun2_access_key_secret": SECRET}
 
-    def __init__(self) -> None:
-        super().__init__()
+    def reset(self) -> None:
+        """As at the beginning, with an empty bucket."""
+        super().reset()
         self.bucket = Bucket()
 
     def verify(self, call: Call) -> Response | None:

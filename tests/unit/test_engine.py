@@ -307,11 +307,14 @@ class TestVitGraph:
         model = build_vit(vit, mean=(0.5, 0.4, 0.3), std=(0.5, 0.6, 0.7), **options)
         return vit, model
 
-    def test_float32_equals_the_definition(self):
-        """The fused graph computes the textbook ViT, written out in numpy."""
+    @pytest.mark.parametrize("portable", [False, True])
+    def test_float32_equals_the_definition(self, portable):
+        """Fused or portable, the graph computes the textbook ViT, written out in numpy."""
         import onnxruntime as ort
 
-        vit, model = self.make()
+        vit, model = self.make(portable=portable)
+        domains = {node.domain for node in model.graph.node}
+        assert domains == ({""} if portable else {"", "com.microsoft"})
         session = ort.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )

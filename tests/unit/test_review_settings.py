@@ -9,7 +9,7 @@ import pytest
 from producer.contract import Region
 from producer.errors import ConfigurationError
 from producer.settings import load_settings
-from worker.review.router import build_providers
+from worker.review.registry import build_providers
 from worker.settings import WorkerSettings
 
 

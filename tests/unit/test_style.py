@@ -99,7 +99,7 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
     head = json.loads(DEFAULT_HEAD.read_text())
     other = tmp_path / "head.json"
     other.write_text(json.dumps(head | {"model_sha256": "0" * 64}))
-    with pytest.raises(BundleError, match="another open-nsfw.onnx"):
+    with pytest.raises(BundleError, match=r"another open-nsfw\.onnx"):
         StyleHead(other).drawn_probability(blotches(64, 64))
     other.write_text("{}")
     with pytest.raises(BundleError, match="cannot be read"):

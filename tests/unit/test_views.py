@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from worker.views import View, ViewOptions, look, spread
 
 
 @pytest.fixture(autouse=True)
-def _codecs() -> Iterator[None]:
+def _codecs() -> None:
     prepare_codecs()
-    yield
 
 
 def looked(data: bytes, **options: Any) -> tuple[list[View], str | None]:
@@ -225,3 +223,11 @@ def test_a_single_pixel_is_a_picture() -> None:
     views, flat = looked(encode(Image.new("RGB", (1, 1), (200, 0, 0)), "PNG"))
     assert views[0].pixels[100, 100].tolist() == [200, 0, 0]
     assert flat == "single colour"
+
+
+def test_a_round_crop_of_nothing_is_not_scored() -> None:
+    """Black shapes over black stay nothing when cut to a circle."""
+    image = Image.new("RGBA", (100, 100), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20, 30, 80, 60), fill=(0, 0, 0, 255))
+    views, _ = looked(encode(image, "PNG"), served_crop="both")
+    assert {view.background for view in views} == {"white"}

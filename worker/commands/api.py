@@ -196,7 +196,8 @@ def open_ledger(settings: WorkerSettings) -> Any:
 
     from producer.errors import LedgerUnavailable
     from worker.ledger import make_engine
-    from worker.ledger_reads import LedgerReads, events
+    from worker.ledger_reads import LedgerReads
+    from worker.ledger_table import events
 
     engine = make_engine(settings)
     try:

@@ -17,7 +17,15 @@ from rich.table import Table
 
 from producer.errors import BundleError, ConfigurationError
 from producer.settings import load_settings
-from worker.bundle import DESCRIPTION_FILE, SHIPPED_FOLDER, Bundle, list_bundles
+from worker.bundle import (
+    CURRENT,
+    DESCRIPTION_FILE,
+    SHIPPED_FOLDER,
+    Bundle,
+    list_bundles,
+    promote,
+    roll_back,
+)
 from worker.calibration import calibration_to_dict, fit_isotonic, fit_platt
 from worker.settings import WorkerSettings
 
@@ -89,6 +97,40 @@ def verify_command(name: str | None, as_json: bool) -> None:
             click.echo(f"  {key.replace('_', ' ')}: {_text(value)}")
 
 
+@bundle.command("promote")
+@click.argument("name")
+def promote_command(name: str) -> None:
+    """Make a bundle the one in use; workers with AVATARMOD_BUNDLE=current take it up at once."""
+    settings = _settings()
+    try:
+        found = promote(name, settings.models_folder)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"current is {found.id}")
+    _say_how(settings)
+
+
+@bundle.command("rollback")
+def rollback_command() -> None:
+    """Go back to the bundle before the last promotion."""
+    settings = _settings()
+    try:
+        found = roll_back(settings.models_folder)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"current is {found.id}")
+    _say_how(settings)
+
+
+def _say_how(settings: WorkerSettings) -> None:
+    if settings.bundle != CURRENT:
+        click.echo(
+            f"AVATARMOD_BUNDLE is {settings.bundle!r}: set it to {CURRENT!r} once, so that workers "
+            "follow promotions",
+            err=True,
+        )
+
+
 @bundle.command("calibrate")
 @click.argument("name")
 @click.argument("scores", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -111,11 +153,12 @@ def calibrate_command(name: str, scores: Path, method: str, new_name: str) -> No
     except ValueError as error:
         raise click.ClickException(f"{scores}: {error}") from error
     data = {**found.description, "name": new_name, "calibration": calibration_to_dict(fitted)}
-    made = _write_copy(found, data, settings.models_folder / new_name)
+    made = write_copy(found, data, settings.models_folder / new_name)
     click.echo(f"{made.id} in {made.folder}, fitted to {len(raw)} pictures")
 
 
-def _write_copy(original: Bundle, data: dict[str, Any], target: Path) -> Bundle:
+def write_copy(original: Bundle, data: dict[str, Any], target: Path) -> Bundle:
+    """Make a bundle with the files of another and its own description, or nothing at all."""
     if target.exists():
         raise click.ClickException(f"{target} exists already; choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)

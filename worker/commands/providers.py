@@ -38,6 +38,9 @@ def providers() -> None:
 def list_command(as_json: bool) -> None:
     """Show limits, budget left and breaker state of every configured provider."""
     settings = load_settings(WorkerSettings)
+    if not settings.review_providers and not as_json:
+        click.echo(NONE_CONFIGURED)
+        return
     limits = _limits(settings)
     rows = [limits.status(name) for name in settings.review_providers]
     calls, yuan = limits.total_today()
@@ -52,9 +55,6 @@ def list_command(as_json: bool) -> None:
         }
         found = [dataclasses.asdict(row) for row in rows]
         click.echo(json.dumps({"providers": found, "total": total}))
-        return
-    if not rows:
-        click.echo(NONE_CONFIGURED)
         return
     Console().print(_status_table(rows, settings))
     click.echo(

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -161,10 +162,10 @@ def print_table(console: Console, passages: Sequence[Passage], summary: dict[str
         row = passage.to_json()
         probability = row["probability"]
         table.add_row(
-            row["file"],
+            escape(row["file"]),
             f"[{COLOURS[row['state']]}]{row['state']}[/]",
             "" if probability is None else f"{probability:.3f}",
-            row["reason"],
+            escape(row["reason"]),
             row["decided_by"],
             "" if row["latency_s"] is None else f"{row['latency_s']:.2f} s",
         )

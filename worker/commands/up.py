@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from producer.settings import load_settings
@@ -46,7 +47,7 @@ def print_banner(console: Console, facts: dict[str, Any], settings: WorkerSettin
         ("workers", ", ".join(f"{w['role']} ({w['pid']})" for w in facts["workers"])),
     ]
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/bold]", str(value))
+        table.add_row(f"[bold]{name}[/bold]", escape(str(value)))
     console.print(table)
     console.print("Ready. Ctrl-C stops; nothing in the queue is lost.", style="green")
 

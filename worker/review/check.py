@@ -16,7 +16,7 @@ from producer.errors import (
     ProviderUnavailable,
 )
 from worker.review.limits import Limits
-from worker.review.router import build_provider
+from worker.review.registry import border_problems, build_provider
 from worker.review.settings import ReviewSettings
 
 
@@ -71,6 +71,10 @@ def check_provider(name: str, settings: ReviewSettings, limits: Limits | None) -
         provider = build_provider(name, settings)
     except ConfigurationError as error:
         return _row(name, fix=str(error))
+    problems = border_problems(settings, name, provider)
+    if problems:
+        provider.close()
+        return _row(name, fix="; ".join(problems))
     started_s = time.monotonic()
     try:
         if limits:

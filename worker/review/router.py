@@ -19,7 +19,6 @@ else.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import random as random_module
 import time
@@ -44,21 +43,13 @@ from producer.errors import (
 from worker.review.answers import Answer, Answered, Approve, GiveUp, Hold, Question, Wait
 from worker.review.base import ReviewProvider
 from worker.review.limits import Admitted, Limits, Outcome, ProviderStatus, Refused, Settled
+from worker.review.registry import border_problems, build_providers
 from worker.review.settings import ReviewSettings
 
 log = structlog.get_logger(__name__)
 
-#: Where each provider's adapter is; imported only when the provider is configured, because the SDKs
-#: take memory.
-ADAPTERS = {
-    "aliyun": "worker.review.aliyun:AliyunProvider",
-    "aliyun2": "worker.review.aliyun2:Aliyun2Provider",
-    "tencent": "worker.review.tencent:TencentProvider",
-    "cloudflare": "worker.review.cloudflare:CloudflareProvider",
-    "huggingface": "worker.review.huggingface:HuggingFaceProvider",
-    "rekognition": "worker.review.rekognition:RekognitionProvider",
-    "fake": "worker.review.fake:FakeProvider",
-}
+#: Seconds; a provider that asks for a longer pause is asked again after this.
+LONGEST_PAUSE_S = 3600.0
 
 
 class Router:
@@ -88,7 +79,13 @@ class Router:
         self._settings = settings
         self._random = random
         self._providers = dict(providers) if providers is not None else build_providers(settings)
-        _check_borders(settings, self._providers)
+        problems = [
+            problem
+            for name in settings.review_providers
+            for problem in border_problems(settings, name, self._providers[name])
+        ]
+        if problems:
+            raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
         self._limits = Limits(client, prefix, settings, random)
 
     @property
@@ -146,13 +143,12 @@ class Router:
         except redis.RedisError as error:
             raise StorageUnavailable(f"Redis does not answer: {error}") from error
 
-    def _review(self, ask: Question) -> Answer:
+    def _review(self, question: Question) -> Answer:
         while True:
-            known = self._limits.opinions(ask.sha256)
-            found = self._reuse(ask, known)
-            if isinstance(found, Opinion):
-                return Answered(opinion=found, reused=True, tried=ask.tried)
-            ask = found
+            known = self._limits.opinions(question.sha256)
+            ask = self._reuse(question, known)
+            if isinstance(ask, Opinion):
+                return Answered(opinion=ask, reused=True, tried=question.tried)
             if ask.is_uncertain and self._settings.review_uncertain == "hold":
                 return self._uncertain(ask)
             left = ask.left(self._settings.review_tries)
@@ -167,10 +163,9 @@ class Router:
     def _reuse(self, ask: Question, known: Mapping[str, str]) -> Opinion | Question:
         """A decisive opinion on file; else the question with the uncertain ones noted."""
         for name, provider in self._providers.items():
-            text = known.get(f"{name}@{provider.rules}")
-            if not text:
+            opinion = _on_file(known.get(f"{name}@{provider.rules}"))
+            if opinion is None:
                 continue
-            opinion = dataclasses.replace(Opinion.from_dict(json.loads(text)), cost_yuan=0.0)
             if opinion.decision is not Decision.UNCERTAIN:
                 return opinion
             if name in ask.route:
@@ -206,7 +201,7 @@ class Router:
                 billed=True,
                 latency_s=opinion.latency_s,
                 opinion_field=f"{opinion.provider}@{self._providers[opinion.provider].rules}",
-                opinion=json.dumps(opinion.to_dict(), ensure_ascii=False),
+                opinion=_for_file(opinion),
             )
             self._tell(leave.provider, settled, "")
         except redis.RedisError as error:
@@ -230,7 +225,7 @@ class Router:
         self, ask: Question, leave: Admitted, error: ModerationError, latency_s: float
     ) -> Answer:
         outcome, billed = _consequence(error)
-        pause_s = getattr(error, "retry_after_s", None)
+        pause_s = _pause_s(error)
         settled = self._limits.settle(
             leave,
             ask.sha256,
@@ -357,6 +352,26 @@ class Router:
             provider.close()
 
 
+def _for_file(opinion: Opinion) -> str:
+    """As JSON without the raw reply, which goes to the ledger once and would fill Redis here."""
+    return json.dumps(dataclasses.replace(opinion, raw=None).to_dict(), ensure_ascii=False)
+
+
+def _on_file(text: str | None) -> Opinion | None:
+    """What `_for_file` wrote, now free of charge; None: nothing, or unreadable."""
+    try:
+        opinion = Opinion.from_dict(json.loads(text or ""))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return dataclasses.replace(opinion, cost_yuan=0.0, latency_s=0.0)
+
+
+def _pause_s(error: ModerationError) -> float | None:
+    """How long the provider asked for, within reason; None: it did not say."""
+    asked_s: float | None = getattr(error, "retry_after_s", None)
+    return None if asked_s is None else min(max(0.0, asked_s), LONGEST_PAUSE_S)
+
+
 def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
     """(what it says of the provider's health, whether the call may be billed)."""
     match error:
@@ -371,63 +386,3 @@ def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
         case ProviderUnavailable():
             return "failed", False
     return "failed", True
-
-
-def build_provider(name: str, settings: ReviewSettings) -> ReviewProvider:
-    """Import and build one adapter; no network is touched.
-
-    Raises:
-        ConfigurationError: a key, a package or a possible value is missing.
-    """
-    module_name, _, class_name = ADAPTERS[name].partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{name} needs the package {error.name or error}: "
-            "pip install 'avatar-moderation[review]'"
-        ) from error
-    adapter: type[ReviewProvider] = getattr(module, class_name)
-    return adapter.from_settings(settings)
-
-
-def build_providers(settings: ReviewSettings) -> dict[str, ReviewProvider]:
-    """Build every adapter that the routes name.
-
-    Raises:
-        ConfigurationError: lists what every provider lacks.
-    """
-    providers: dict[str, ReviewProvider] = {}
-    problems: list[str] = []
-    for name in settings.review_providers:
-        try:
-            providers[name] = build_provider(name, settings)
-        except ConfigurationError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
-    return providers
-
-
-def _check_borders(settings: ReviewSettings, providers: Mapping[str, ReviewProvider]) -> None:
-    """Refuse a route that takes pictures out of their region without the operator's word."""
-    problems = []
-    for region in Region:
-        for name in settings.route_of(region):
-            if name not in providers:
-                problems.append(
-                    f"AVATARMOD_REVIEW_{region.upper()} names {name}, which is not built"
-                )
-                continue
-            home = providers[name].home
-            if (
-                home not in (None, region)
-                and f"{region}:{name}" not in settings.review_cross_border
-            ):
-                problems.append(
-                    f"AVATARMOD_REVIEW_{region.upper()} names {name}, which is {home}: {region} "
-                    f"pictures would leave their region; take it out, or add {region}:{name} to "
-                    "AVATARMOD_REVIEW_CROSS_BORDER"
-                )
-    if problems:
-        raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))

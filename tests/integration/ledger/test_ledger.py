@@ -19,8 +19,8 @@ from producer.errors import ConfigurationError, LedgerUnavailable
 from producer.settings import Settings
 from producer.store import Store
 from tests.integration.ledger.conftest import advance, upload
-from worker.ledger import Ledger, LedgerDrain, ledger_url
-from worker.ledger_reads import events
+from worker.ledger import HEAD, MIGRATIONS, Ledger, LedgerDrain, ledger_url
+from worker.ledger_table import events
 
 TENCENT = Opinion(provider="tencent", decision="block", cost_yuan=0.0015, latency_s=0.2)  # type: ignore[arg-type]
 
@@ -143,7 +143,8 @@ def test_counts_by_tier_state_and_provider(ledger: Ledger, store: Store) -> None
     assert day.providers == {"tencent": (2, pytest.approx(0.003))}
     assert day.to_json()["cost_yuan"] == pytest.approx(0.003)
     latencies = ledger.latencies(day.start, day.end)
-    assert {tier: len(found) for tier, found in latencies.items()} == {
+    assert {tier: found.count for tier, found in latencies.items()} == {
+        "all": 11,
         "model": 6,
         "rule": 2,
         "review": 2,
@@ -383,3 +384,9 @@ def test_a_server_that_is_away_is_one_clear_line(tmp_path: Path) -> None:
         Ledger.open(settings)
     assert "hunter2" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+def test_the_last_migration_is_the_one_named(tmp_path: Path) -> None:
+    """Opening compares with a constant; it must not fall behind the files."""
+    names = sorted(path.name for path in (MIGRATIONS / "versions").glob("0*.py"))
+    assert names[-1].partition("_")[0] == HEAD

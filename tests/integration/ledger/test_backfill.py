@@ -1,0 +1,328 @@
+"""Backfill on a real Valkey, with a stand-in for the workers; killed, paused, rate-limited."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from click.testing import CliRunner
+from moto.server import ThreadedMotoServer
+
+from producer.connect import make_celery
+from producer.contract import AvatarState, Priority, Stage
+from producer.enqueue import Producer
+from producer.errors import ConfigurationError
+from producer.store import Store, Transition
+from worker.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
+from worker.commands.backfill import backfill, duration, list_source
+from worker.samples import cartoon_face, encode, landscape
+from worker.settings import WorkerSettings
+
+
+@pytest.fixture
+def settings(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerSettings:
+    path = store.redis.connection_pool.connection_kwargs["path"]
+    monkeypatch.setenv("AVATARMOD_DATA_FOLDER", str(tmp_path / "data"))
+    monkeypatch.setenv("AVATARMOD_REDIS_URL", f"unix://{path}")
+    return WorkerSettings()
+
+
+@pytest.fixture
+def producer(store: Store, settings: WorkerSettings) -> Producer:
+    assert settings.redis_url is not None
+    celery = make_celery(settings, settings.redis_url.get_secret_value())
+    return Producer(store, celery, settings)
+
+
+def approve_due(store: Store, limit: int = 50) -> list[str]:
+    """What a worker does, without looking."""
+    leases = store.claim(Stage.MODERATE, limit, lease_s=30, token="t")
+    avatars = [a for a in store.get_many([lease.item for lease in leases]) if a]
+    store.advance(
+        [
+            Transition(avatar=a, to=AvatarState.APPROVED, leaves=Stage.MODERATE)
+            for a in avatars
+            if a.state == AvatarState.QUEUED
+        ]
+    )
+    return [a.upload_id for a in avatars]
+
+
+@pytest.fixture
+def workers(store: Store) -> Iterator[None]:
+    """Approves whatever is due, all the time."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.01):
+            approve_due(store)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def a_file(folder: Path, count: int) -> BackfillFile:
+    file = BackfillFile(folder / "b.sqlite3")
+    file.list_items("test", (Item(f"old/{n:05d}", "") for n in range(count)))
+    return file
+
+
+def run(
+    file: BackfillFile,
+    producer: Producer,
+    on_progress: Callable[[Progress], object] = lambda _: None,
+    *,
+    per_s: float | None = None,
+    window: int = 100,
+    stop: threading.Event | None = None,
+) -> bool:
+    return Backfill(
+        file,
+        producer,
+        per_s=per_s,
+        window=window,
+        put=None,
+        forget=lambda _: None,
+        stop=stop or threading.Event(),
+    ).run(on_progress)
+
+
+def accepted(store: Store) -> Counter[str]:
+    """How often each id entered the queue."""
+    return Counter(f["upload_id"] for _, f in store.first_events(10**6) if f["to"] == "queued")
+
+
+def test_killed_five_times_it_ends_with_each_id_once(
+    store: Store, settings: WorkerSettings, workers: None, tmp_path: Path
+) -> None:
+    """SIGKILL while listing and while sending; the same command goes on, nothing is sent twice."""
+    total = 3000
+    ids = tmp_path / "ids.csv"
+    ids.write_text("upload_id\n" + "".join(f"old/{n:05d}\n" for n in range(total)))
+    command = [sys.executable, "-m", "producer.cli", "backfill", str(ids), "--name", "k", "--json"]
+    command += ["--rate", "1500"]
+    rng = random.Random(3)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        before = store.redis.xlen(store.key("events"))
+        deadline = time.monotonic() + 30
+        while store.redis.xlen(store.key("events")) == before and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert kills == 5
+    assert answer["finished"] is True
+    assert answer["outcomes"] == {"approved": total}
+    assert accepted(store) == {f"old/{n:05d}": 1 for n in range(total)}
+
+
+def test_live_uploads_go_first(store: Store, producer: Producer, tmp_path: Path) -> None:
+    """Whatever is uploaded now is claimed before the backfill's items."""
+    stop = threading.Event()
+    with a_file(tmp_path, 50) as file:
+
+        def filled(progress: Progress) -> None:
+            if progress.in_queue == 50:
+                stop.set()
+
+        run(file, producer, filled, stop=stop)
+    producer.enqueue("live-1")
+    producer.enqueue("live-2", priority=Priority.HIGH)
+    assert approve_due(store, 2) == ["live-2", "live-1"]
+    assert approve_due(store, 1)[0].startswith("old/")
+
+
+def test_the_rate_is_kept(store: Store, producer: Producer, workers: None, tmp_path: Path) -> None:
+    """40 items at 40 a second, after one that goes at once, take about a second or more."""
+    with a_file(tmp_path, 41) as file:
+        started_s = time.monotonic()
+        assert run(file, producer, per_s=40)
+        assert time.monotonic() - started_s >= 0.95
+
+
+def test_the_window_bounds_what_is_in_the_queue(
+    store: Store, producer: Producer, workers: None, tmp_path: Path
+) -> None:
+    """Never more than the window is waiting, so a pause takes effect at once."""
+    seen = []
+    with a_file(tmp_path, 200) as file:
+        assert run(file, producer, lambda p: seen.append(p.in_queue), window=7)
+    assert max(seen) <= 7
+
+
+def test_pausing_stops_sending_and_resuming_goes_on(
+    store: Store, producer: Producer, workers: None, tmp_path: Path
+) -> None:
+    """A note in the file is enough; another process may write it."""
+    with a_file(tmp_path, 300) as file:
+        file.note("paused", "yes")
+        waited = []
+
+        def go_on(progress: Progress) -> None:
+            waited.append(progress)
+            if len(waited) == 3:
+                assert not accepted(store)
+                with BackfillFile(file.path) as other:
+                    other.note("paused", "")
+
+        assert run(file, producer, go_on)
+        assert [p.paused for p in waited[:3]] == [True, True, True]
+        assert file.outcomes() == {"approved": 300}
+
+
+def test_the_time_left_is_told(
+    store: Store, producer: Producer, workers: None, tmp_path: Path
+) -> None:
+    """Once something has settled there is a rate and a time."""
+    seen: list[Progress] = []
+    with a_file(tmp_path, 60) as file:
+        run(file, producer, seen.append, per_s=60, window=10)
+    middle = [p for p in seen if 0 < p.settled < p.total and p.left_s is not None]
+    assert middle
+    assert seen[-1].settled == seen[-1].total == 60
+
+
+def test_refused_items_do_not_stop_the_rest(
+    store: Store, producer: Producer, workers: None, tmp_path: Path
+) -> None:
+    """An id that cannot be is noted with its reason."""
+    with BackfillFile(tmp_path / "b.sqlite3") as file:
+        file.list_items("test", [Item("good", ""), Item("bad id", ""), Item("fine", "/etc/x")])
+        assert run(file, producer)
+        assert file.outcomes() == {"approved": 1, "invalid_upload": 2}
+
+
+def test_only_one_process_runs_a_backfill(tmp_path: Path) -> None:
+    """The second is told so."""
+    with (
+        a_file(tmp_path, 1) as file,
+        OnlyOne(file),
+        pytest.raises(ConfigurationError, match="another process"),
+        OnlyOne(file),
+    ):
+        pass
+
+
+def test_another_source_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    """Two lists do not mix."""
+    with a_file(tmp_path, 1) as file, pytest.raises(ConfigurationError, match="another --name"):
+        file.list_items("other", [])
+
+
+def test_a_folder_outside_the_store_is_copied_and_cleaned_up(
+    store: Store, settings: WorkerSettings, workers: None, tmp_path: Path
+) -> None:
+    """Workers read the copy; when the picture is decided it is gone again."""
+    folder = tmp_path / "old avatars"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "1.png").write_bytes(encode(cartoon_face(), "PNG"))
+    (folder / "a" / "头像.png").write_bytes(encode(landscape(), "PNG"))
+    result = CliRunner().invoke(backfill, [str(folder), "--id-prefix", "u/", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["outcomes"] == {"approved": 2}
+    ids = set(accepted(store))
+    assert "u/a/1.png" in ids
+    assert all(i.startswith("u/") for i in ids)
+    copies = [p for p in Path(settings.image_folder).rglob("*") if p.is_file()]
+    assert copies == []
+
+
+def test_a_dry_run_tells_time_and_money(
+    store: Store, settings: WorkerSettings, tmp_path: Path
+) -> None:
+    """Nothing is enqueued; the sample's seconds and gray share are scaled up, with an interval."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.png").write_bytes(encode(landscape(number), "PNG"))
+    result = CliRunner().invoke(backfill, [str(folder), "--dry-run", "--sample", "4", "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["total"], answer["sampled"]) == (8, 4)
+    assert answer["duration_s"] == pytest.approx(8 * answer["seconds_per_picture"], abs=0.06)
+    cost = answer["cost_yuan"]
+    assert cost["low"] <= cost["expected"] <= cost["high"]
+    assert not accepted(store)
+
+
+def test_a_bucket_is_listed_page_by_page(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys become ids and references; empty objects are left out."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        there = settings.model_copy(
+            update={
+                "s3_endpoint_url": f"http://{host}:{port}",
+                "s3_access_key_id": settings_secret("test"),
+                "s3_secret_access_key": settings_secret("test"),
+            }
+        )
+        client = boto3.client(
+            "s3",
+            endpoint_url=there.s3_endpoint_url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        client.create_bucket(Bucket="avatars")
+        for number in range(3):
+            client.put_object(Bucket="avatars", Key=f"old/{number}.png", Body=b"x")
+        client.put_object(Bucket="avatars", Key="old/empty", Body=b"")
+        client.put_object(Bucket="avatars", Key="new/1.png", Body=b"x")
+        items = list(list_source(there, "s3://avatars/old/", "u/"))
+        client.close()
+    finally:
+        server.stop()
+    assert items == [Item(f"u/{n}.png", f"s3://avatars/old/{n}.png") for n in range(3)]
+
+
+def settings_secret(text: str) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(text)
+
+
+def test_pause_and_status_by_name(settings: WorkerSettings) -> None:
+    """What runs can be seen and stopped from another terminal."""
+    with BackfillFile(settings.data_folder / "backfills" / "mine.sqlite3") as file:
+        file.list_items("ids.csv", [Item("a", "")])
+    assert CliRunner().invoke(backfill, ["--pause", "--name", "mine"]).exit_code == 0
+    result = CliRunner().invoke(backfill, ["--status", "--json"])
+    [row] = json.loads(result.stdout)
+    assert (row["name"], row["paused"], row["steps"]) == ("mine", True, {"waiting": 1})
+    result = CliRunner().invoke(backfill, ["--pause", "--name", "other"])
+    assert result.exit_code == 2
+    assert "there are: mine" in result.output
+
+
+def test_ids_are_readable_where_they_can_be() -> None:
+    """A path with characters that an id may not have becomes a hash; times are for people."""
+    assert item_id("u/", "a/1.png") == "u/a/1.png"
+    assert item_id("u/", "头像.png").startswith("u/")
+    assert len(item_id("u/", "头像.png")) == 34
+    assert [duration(s) for s in (40, 700, 11_100)] == ["40 s", "12 min", "3 h 05 min"]

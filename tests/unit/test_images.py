@@ -1,0 +1,180 @@
+"""References to images, and a folder that nothing leads out of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.contract import UPLOAD_ID_PATTERN
+from producer.errors import ImageMissing, ImageTooLarge, InvalidUpload, StorageUnavailable
+from producer.images import FolderStore, check_image_reference, default_name
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        "a.png",
+        "folder/a.png",
+        "..a/..b",
+        "s3://bucket/key with space?#.png",
+        "https://example.org/a.png?signature=x%2F",
+        "http://example.org",
+        "名前.png",
+        "x" * 2000,
+    ],
+)
+def test_a_good_reference_is_returned_unchanged(reference: str) -> None:
+    """Names in the store, S3 objects and web addresses."""
+    assert check_image_reference(reference) == reference
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("x" * 2001, "at most 2000 bytes"),
+        ("é" * 1001, "at most 2000 bytes"),
+        ("a\nb", "must be printable"),
+        ("a\0b", "must be printable"),
+        ("a\u202eb", "must be printable"),
+        ("/etc/passwd", "leaves the image store"),
+        ("../secret", "leaves the image store"),
+        ("a/../../b", "leaves the image store"),
+        ("a/..", "leaves the image store"),
+        ("file:///etc/passwd", "file:// is not fetched"),
+        ("gopher://x/", "gopher:// is not fetched"),
+        ("HTTP://example.org/", "HTTP:// is not fetched"),
+        ("s3://bucket", "is incomplete; write s3://bucket/key"),
+        ("s3://bucket/", "is incomplete"),
+        ("s3:///key", "is incomplete"),
+        ("https://", "is incomplete"),
+        ("https:///a.png", "is incomplete"),
+    ],
+)
+def test_a_bad_reference_is_refused_at_once(reference: str, words: str) -> None:
+    """Before anything is accepted, with what is wrong."""
+    with pytest.raises(InvalidUpload, match=words) as caught:
+        check_image_reference(reference)
+    assert caught.value.field == "image"
+
+
+@given(
+    st.from_regex(UPLOAD_ID_PATTERN, fullmatch=True),
+    st.from_regex(UPLOAD_ID_PATTERN, fullmatch=True),
+)
+def test_every_id_has_one_name_of_its_own(one: str, other: str) -> None:
+    """Never a path, never a hidden way up, never two ids under one name."""
+    name = default_name(one)
+    assert "/" not in name
+    assert name not in ("", ".", "..")
+    assert (name == default_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("upload_id", "name"),
+    [
+        ("user-17", "user-17"),
+        ("a/b", "a%2Fb"),
+        ("../x", "..%2Fx"),
+        ("a:b@c", "a%3Ab%40c"),
+        (".", "%2E"),
+        ("..", "%2E%2E"),
+        ("...", "%2E%2E%2E"),
+    ],
+)
+def test_an_id_is_percent_encoded(upload_id: str, name: str) -> None:
+    """As the web tier must name the file that it puts there."""
+    assert default_name(upload_id) == name
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        (tmp_path / "secret").write_bytes(b"secret")
+        return folder
+
+    @pytest.fixture
+    def store(self, folder: Path) -> FolderStore:
+        return FolderStore(folder, max_bytes=100)
+
+    def test_what_is_put_is_fetched_and_removed(self, store: FolderStore, folder: Path) -> None:
+        """Also under folders that are made on the way; no temporary file stays."""
+        store.put("a/b/c.png", b"bytes")
+        assert store.fetch("a/b/c.png") == b"bytes"
+        store.put("a/b/c.png", b"others")
+        assert store.fetch("a/b/c.png") == b"others"
+        assert [path.name for path in (folder / "a/b").iterdir()] == ["c.png"]
+        for _ in range(2):
+            store.remove("a/b/c.png")
+        with pytest.raises(ImageMissing):
+            store.fetch("a/b/c.png")
+
+    @pytest.mark.parametrize("name", ["..", ".", "../secret", "x/../../secret", "", "/etc/passwd"])
+    def test_no_name_leads_out(self, store: FolderStore, name: str) -> None:
+        """Neither for reading, nor for writing, nor for deleting."""
+        for act in (
+            lambda: store.fetch(name),
+            lambda: store.put(name, b"x"),
+            lambda: store.remove(name),
+        ):
+            with pytest.raises(ImageMissing):
+                act()
+
+    def test_no_symbolic_link_leads_out(self, store: FolderStore, folder: Path) -> None:
+        """A link to a file or a folder outside is as good as missing; one inside is followed."""
+        (folder / "out").symlink_to(folder.parent / "secret")
+        (folder / "up").symlink_to(folder.parent)
+        (folder / "loop").symlink_to(folder / "loop")
+        (folder / "real").write_bytes(b"inside")
+        (folder / "in").symlink_to(folder / "real")
+        for name in ("out", "up/secret", "up/images/../secret", "loop"):
+            with pytest.raises(ImageMissing):
+                store.fetch(name)
+        assert store.fetch("in") == b"inside"
+        with pytest.raises(ImageMissing):
+            store.put("out", b"overwritten")
+        assert (folder.parent / "secret").read_bytes() == b"secret"
+
+    def test_what_is_no_file_is_missing(self, store: FolderStore, folder: Path) -> None:
+        """A folder, a pipe that nobody writes to, a name below a file; no descriptor leaks."""
+        (folder / "folder").mkdir()
+        os.mkfifo(folder / "pipe")
+        (folder / "file").write_bytes(b"x")
+        before = len(os.listdir("/proc/self/fd"))
+        for name in ("folder", "pipe", "file/below", "n" * 300, "nothing"):
+            with pytest.raises(ImageMissing):
+                store.fetch(name)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_a_file_over_the_limit_is_not_read(self, store: FolderStore, folder: Path) -> None:
+        """At the limit it is, one byte above it is not; a huge sparse file costs no memory."""
+        (folder / "fits").write_bytes(b"x" * 100)
+        (folder / "over").write_bytes(b"x" * 101)
+        with (folder / "huge").open("wb") as file:
+            file.truncate(2**40)
+        assert len(store.fetch("fits")) == 100
+        for name in ("over", "huge"):
+            with pytest.raises(ImageTooLarge, match="more than 100 bytes"):
+                store.fetch(name)
+
+    def test_a_folder_that_cannot_be_written_is_a_passing_trouble(
+        self, store: FolderStore, folder: Path
+    ) -> None:
+        """A file where a folder should be: the caller hears of the store, not of Python."""
+        (folder / "file").write_bytes(b"x")
+        with pytest.raises(StorageUnavailable, match="cannot write 'file/below'"):
+            store.put("file/below", b"x")
+        with pytest.raises(StorageUnavailable, match="cannot delete 'file/below'"):
+            store.remove("file/below")
+
+    def test_the_folder_itself_may_be_a_link(self, tmp_path: Path, folder: Path) -> None:
+        """An operator may move the images to another disk."""
+        (folder / "a").write_bytes(b"x")
+        (tmp_path / "link").symlink_to(folder)
+        assert FolderStore(tmp_path / "link", max_bytes=10).fetch("a") == b"x"

@@ -1,0 +1,385 @@
+"""`avatarmod backfill`: moderate what exists already, behind everything that is uploaded now."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from producer.contract import Region, Verdict
+from producer.enqueue import Producer
+from producer.errors import ConfigurationError, InvalidInput, ModerationError
+from producer.images import Images
+from producer.logs import configure_logging
+from producer.settings import load_settings
+from worker.accuracy import Rate
+from worker.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
+from worker.dataset import ENDINGS
+from worker.settings import WorkerSettings
+
+
+@click.command()
+@click.argument("source", required=False, metavar="s3://BUCKET/PREFIX | FOLDER | IDS.csv")
+@click.option("--name", help="Names this backfill; default: made from SOURCE.")
+@click.option("--id-prefix", default="", help="Stands before a picture's path in its upload id.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Most pictures a second; default: as fast as the workers are idle.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 10_000),
+    default=128,
+    show_default=True,
+    help="Most pictures in the queue at once.",
+)
+@click.option("--dry-run", is_flag=True, help="Score a sample; say how long it takes and costs.")
+@click.option(
+    "--sample",
+    "sample_size",
+    type=click.IntRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="Pictures of the dry run's sample.",
+)
+@click.option("--pause", "action", flag_value="pause", help="Let a running one wait (with --name).")
+@click.option("--resume", "action", flag_value="resume", help="Let it go on (with --name).")
+@click.option("--status", "action", flag_value="status", help="Show all backfills, or one by name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def backfill(
+    source: str | None,
+    name: str | None,
+    id_prefix: str,
+    rate: float | None,
+    window: int,
+    dry_run: bool,
+    sample_size: int,
+    action: str | None,
+    as_json: bool,
+) -> None:
+    """Send existing pictures through the queue at low priority; the same command goes on.
+
+    IDS.csv has the column upload_id, and may have image (a name in the store, s3:// or https://)
+    and region. Ctrl-C stops; nothing is sent twice.
+    """
+    settings = load_settings(WorkerSettings)
+    configure_logging(settings, "backfill")
+    folder = settings.data_folder / "backfills"
+    if action is not None:
+        _act(folder, action, name, as_json)
+        return
+    if source is None:
+        raise click.UsageError("name a SOURCE: s3://bucket/prefix, a folder or a CSV file")
+    with BackfillFile(folder / f"{_slug(name or source)}.sqlite3") as file:
+        with OnlyOne(file):
+            file.list_items(source, list_source(settings, source, id_prefix))
+            total = sum(file.counts().values())
+            if not total:
+                raise ConfigurationError(f"no pictures in {source}")
+            if dry_run:
+                _dry_run(settings, file, source, sample_size, as_json)
+                return
+            file.note("paused", "")
+            finished = _run(settings, file, source, id_prefix, rate, window)
+        outcomes = dict(file.outcomes())
+        if as_json:
+            click.echo(json.dumps({"finished": finished, "total": total, "outcomes": outcomes}))
+        else:
+            said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+            click.echo(f"{'finished' if finished else 'stopped'}: {total} pictures; {said or '-'}")
+
+
+def list_source(settings: WorkerSettings, source: str, prefix: str) -> Iterator[Item]:
+    """Every picture of a source.
+
+    Raises:
+        ConfigurationError: there is no such source, or the CSV lacks its column.
+    """
+    if source.startswith("s3://"):
+        yield from _list_s3(settings, source, prefix)
+    elif Path(source).is_dir():
+        root = Path(source)
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix.lower() in ENDINGS:
+                relative = path.relative_to(root).as_posix()
+                yield Item(item_id(prefix, relative), _folder_reference(settings, root, relative))
+    elif Path(source).is_file():
+        yield from _list_csv(Path(source), prefix)
+    else:
+        raise ConfigurationError(f"no folder or file {source}")
+
+
+def _folder_reference(settings: WorkerSettings, root: Path, relative: str) -> str:
+    """The picture's name in the image store, where a copy is put if it does not lie there."""
+    inside = _inside_store(settings, root)
+    return (
+        f"{inside}{relative}" if inside is not None else f"backfill/{_slug(str(root))}/{relative}"
+    )
+
+
+def _inside_store(settings: WorkerSettings, root: Path) -> str | None:
+    store = settings.image_folder
+    if store.startswith("s3://"):
+        return None
+    with contextlib.suppress(ValueError):
+        inside = root.resolve().relative_to(Path(store).resolve()).as_posix()
+        return "" if inside == "." else f"{inside}/"
+    return None
+
+
+def _list_s3(settings: WorkerSettings, source: str, prefix: str) -> Iterator[Item]:
+    from producer.images import make_s3_client
+
+    parts = urlsplit(source)
+    start = parts.path.lstrip("/")
+    pages = make_s3_client(settings).get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=parts.netloc, Prefix=start):
+        for entry in page.get("Contents", ()):
+            key = entry["Key"]
+            if entry["Size"]:
+                relative = key[len(start) :].lstrip("/") or key
+                yield Item(item_id(prefix, relative), f"s3://{parts.netloc}/{key}")
+
+
+def _list_csv(path: Path, prefix: str) -> Iterator[Item]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if "upload_id" not in (reader.fieldnames or ()):
+            raise ConfigurationError(
+                f"{path} needs the column upload_id; it has: {', '.join(reader.fieldnames or ())}"
+            )
+        for number, row in enumerate(reader, start=2):
+            region = (row.get("region") or "").strip()
+            if region and region not in tuple(Region):
+                raise ConfigurationError(
+                    f"{path}, line {number}: region {region!r}; use {' or '.join(Region)}"
+                )
+            yield Item(prefix + row["upload_id"], (row.get("image") or "").strip(), region)
+
+
+def _run(
+    settings: WorkerSettings,
+    file: BackfillFile,
+    source: str,
+    prefix: str,
+    rate: float | None,
+    window: int,
+) -> bool:
+    from worker.supervisor import stop_on_signals
+
+    root, images = Path(source), Images(settings)
+    copies = root.is_dir() and _inside_store(settings, root) is None
+    start = f"backfill/{_slug(str(root))}/"
+
+    def put(item: Item) -> None:
+        images.put(item.image, (root / item.image.removeprefix(start)).read_bytes())
+
+    work = Backfill(
+        file,
+        Producer.connect(settings),
+        per_s=rate,
+        window=window,
+        put=put if copies else None,
+        forget=lambda item: images.remove(item.image),
+        stop=stop_on_signals(),
+    )
+    said_s = 0.0
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("backfill")
+
+        def show(progress: Progress) -> None:
+            nonlocal said_s
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.settled,
+                description=describe(progress),
+            )
+            if not sys.stderr.isatty() and time.monotonic() - said_s > 10:
+                said_s = time.monotonic()
+                line = f"{progress.settled}/{progress.total} {describe(progress)}"
+                click.echo(line, err=True)
+
+        try:
+            return work.run(show)
+        finally:
+            images.close()
+
+
+def describe(progress: Progress) -> str:
+    """One line about how it goes."""
+    if progress.paused:
+        return "paused"
+    left = "" if progress.left_s is None else f", {duration(progress.left_s)} left"
+    return f"{progress.per_s:.1f} a second{left}"
+
+
+def duration(seconds: float) -> str:
+    """For people: `3 h 05 min`, `12 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+# -- dry run -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a sample says about the whole; `gray` with its 95 % interval."""
+
+    total: int
+    sampled: int
+    verdicts: dict[str, int]
+    seconds_per_picture: float
+    gray: Rate
+    yuan_per_1000: float
+
+    @property
+    def duration_s(self) -> float:
+        """With one worker like this process and nothing else to do."""
+        return self.total * self.seconds_per_picture
+
+    @property
+    def cost_yuan(self) -> tuple[float, float, float]:
+        """(expected, low, high) at the cheapest provider in use."""
+        low, high = self.gray.interval
+        price = self.total * self.yuan_per_1000 / 1000
+        return (self.gray.value or 0.0) * price, low * price, high * price
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        expected, low, high = self.cost_yuan
+        return {
+            "total": self.total,
+            "sampled": self.sampled,
+            "verdicts": self.verdicts,
+            "seconds_per_picture": round(self.seconds_per_picture, 5),
+            "duration_s": round(self.duration_s, 1),
+            "gray": self.gray.to_json(),
+            "cost_yuan": {"expected": expected, "low": low, "high": high},
+        }
+
+
+def _dry_run(
+    settings: WorkerSettings, file: BackfillFile, source: str, count: int, as_json: bool
+) -> None:
+    items = file.sample(count)
+    found = forecast(settings, source, items, sum(file.counts().values()))
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
+    expected, low, high = found.cost_yuan
+    verdicts = ", ".join(f"{number} {verdict}" for verdict, number in found.verdicts.items())
+    click.echo(f"{found.total} pictures; of {found.sampled} sampled: {verdicts}")
+    click.echo(
+        f"about {duration(found.duration_s)} with one worker and no live uploads "
+        f"({1000 * found.seconds_per_picture:.0f} ms a picture)"
+    )
+    click.echo(f"gray: {found.gray}; {expected:.2f} yuan for providers ({low:.2f} to {high:.2f})")
+
+
+def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total: int) -> Forecast:
+    """Score a sample here and now, as a worker would."""
+    from worker.bundle import Bundle
+    from worker.commands.tune import prices
+    from worker.policy import load_policy
+    from worker.scoring import Scorer
+
+    policy, images = load_policy(settings.policy_file), Images(settings)
+    bundle = Bundle.load(settings.bundle, settings.models_folder)
+    root, verdicts = Path(source), Counter[str]()
+    start = f"backfill/{_slug(str(root))}/"
+    with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
+        began_s = None
+        for item in items:
+            try:
+                local = root / item.image.removeprefix(start)
+                is_local = root.is_dir() and local.is_file()
+                data = local.read_bytes() if is_local else images.fetch(item.image, item.upload_id)
+                region = Region(item.region) if item.region else settings.default_region
+                judged = scorer.score(data).judge(bundle.calibration, policy, region)
+                verdicts[str(judged.verdict if judged else Verdict.APPROVED)] += 1
+            except InvalidInput:
+                verdicts["rejected"] += 1
+            except ModerationError as error:
+                verdicts[error.code] += 1
+            # The first picture pays for loading the model.
+            began_s = began_s or time.monotonic()
+        spent_s = time.monotonic() - (began_s or time.monotonic())
+    images.close()
+    sampled = sum(verdicts.values())
+    return Forecast(
+        total=total,
+        sampled=sampled,
+        verdicts=dict(verdicts),
+        seconds_per_picture=spent_s / max(sampled - 1, 1),
+        gray=Rate(verdicts[str(Verdict.GRAY)], sampled),
+        yuan_per_1000=min(prices(settings).values(), default=0.0),
+    )
+
+
+# -- others --------------------------------------------------------------------------------------
+
+
+def _act(folder: Path, action: str, name: str | None, as_json: bool) -> None:
+    paths = sorted(folder.glob("*.sqlite3"))
+    if name is not None:
+        paths = [path for path in paths if path.stem == _slug(name)]
+    if not paths or (action != "status" and name is None):
+        known = ", ".join(path.stem for path in sorted(folder.glob("*.sqlite3"))) or "none"
+        raise click.UsageError(f"give --name of a backfill; there are: {known}")
+    rows = []
+    for path in paths:
+        with BackfillFile(path) as file:
+            if action != "status":
+                file.note("paused", "yes" if action == "pause" else "")
+            rows.append(
+                {
+                    "name": path.stem,
+                    "source": file.fact("source"),
+                    "paused": bool(file.fact("paused")),
+                    "steps": dict(file.counts()),
+                    "outcomes": dict(file.outcomes()),
+                }
+            )
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(
+            f"{row['name']}  {row['source']}  {'paused' if row['paused'] else 'active'}  "
+            f"{row['steps']}  {row['outcomes']}"
+        )
+
+
+def _slug(text: str) -> str:
+    """A file name that tells sources apart."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[-40:].strip("-")
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,294 @@
+"""Which cut-offs meet a target at the least cost? Exact search over what labelled pictures allow.
+
+The approve cut-offs alone decide what is missed, the block cut-offs alone what is wrongly blocked,
+and what lies between costs money. So the two sides are searched apart: each is a choice of one
+cut-off for photos and one for drawings that decides as many pictures as its limit allows. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.accuracy import Bools, Floats, Rate
+from worker.money import DAYS_PER_MONTH
+from worker.policy import CutOffs, Policy
+
+#: Cut-offs tried for each style; more distinct probabilities than this are thinned evenly.
+CANDIDATES = 400
+
+#: Limits of false blocks and misses between which the frontier is drawn.
+FRONTIER_LIMITS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+#: Pictures of a style and a label below which nothing is known of them: a cut-off found from fewer
+#: would be noise, and from none it would decide everything.
+FEWEST = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Labelled pictures as arrays of the same length.
+
+    Args:
+        probability: calibrated, 0..1.
+        explicit: the true labels.
+        drawn: whose cut-offs apply.
+        decided: approved by rule whatever the cut-offs are (flat pictures).
+    """
+
+    probability: Floats
+    explicit: Bools
+    drawn: Bools
+    decided: Bools
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What is uploaded and what it costs.
+
+    Args:
+        uploads_per_day: pictures.
+        explicit_share: share of them that is explicit, 0..1; data sets hardly ever have the true
+            one, so it must be said.
+        yuan_per_1000: price list by provider.
+    """
+
+    uploads_per_day: float
+    explicit_share: float
+    yuan_per_1000: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The target; shares 0..1. `cautious` holds the upper ends of the 95 % intervals to it."""
+
+    false_blocks: float = 0.001
+    misses: float = 0.02
+    yuan_per_month: float = math.inf
+    cautious: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Cut-offs and what they would do.
+
+    Args:
+        false_blocks: of the harmless pictures.
+        misses: of the explicit ones.
+        gray_share: of the traffic, explicit and harmless weighted by its explicit share.
+        yuan_per_month: by provider, if every gray picture went there.
+    """
+
+    photo: CutOffs
+    drawn: CutOffs
+    false_blocks: Rate
+    misses: Rate
+    gray_share: float
+    calls_per_day: float
+    yuan_per_month: dict[str, float]
+
+    @property
+    def cheapest_yuan(self) -> float:
+        """At the cheapest provider."""
+        return min(self.yuan_per_month.values(), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "photo": dataclasses.asdict(self.photo),
+            "drawn": dataclasses.asdict(self.drawn),
+            "false_blocks": self.false_blocks.to_json(),
+            "misses": self.misses.to_json(),
+            "gray_share": self.gray_share,
+            "provider_calls_per_day": self.calls_per_day,
+            "yuan_per_month": self.yuan_per_month,
+        }
+
+
+def apply(sample: Sample, photo: CutOffs, drawn: CutOffs, traffic: Traffic) -> Setting:
+    """What a pair of cut-offs does to a sample, and what it would cost on the traffic."""
+    low = np.where(sample.drawn, drawn.approve_below, photo.approve_below)
+    high = np.where(sample.drawn, drawn.block_from, photo.block_from)
+    approved = (sample.probability < low) | sample.decided
+    blocked = (sample.probability >= high) & ~approved
+    gray = ~approved & ~blocked
+    harmless = ~sample.explicit
+    share = sum(
+        weight * (gray & kind).sum() / kind.sum()
+        for kind, weight in (
+            (harmless, 1 - traffic.explicit_share),
+            (sample.explicit, traffic.explicit_share),
+        )
+        if kind.any()
+    )
+    calls = traffic.uploads_per_day * share
+    return Setting(
+        photo=photo,
+        drawn=drawn,
+        false_blocks=Rate(int((blocked & harmless).sum()), int(harmless.sum())),
+        misses=Rate(int((approved & sample.explicit).sum()), int(sample.explicit.sum())),
+        gray_share=float(share),
+        calls_per_day=float(calls),
+        yuan_per_month={
+            name: float(calls * DAYS_PER_MONTH * price / 1000)
+            for name, price in traffic.yuan_per_1000.items()
+        },
+    )
+
+
+def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) -> Setting | None:
+    """The cut-offs within the limits that leave the least gray; None where there are none.
+
+    Where a style has fewer than `FEWEST` explicit pictures nothing is known of its misses, and its
+    present approve cut-off stays; the same for harmless ones and the block cut-off.
+    """
+    explicit, harmless = int(sample.explicit.sum()), int((~sample.explicit).sum())
+    weights = np.where(
+        sample.explicit,
+        traffic.explicit_share / max(explicit, 1),
+        (1 - traffic.explicit_share) / max(harmless, 1),
+    )
+    # Flat pictures are approved by rule: the explicit ones among them are missed in any case.
+    lost = int((sample.explicit & sample.decided).sum())
+    low = _side(
+        sample,
+        sample.explicit,
+        weights,
+        _most_hits(limits.misses, explicit, limits.cautious) - lost,
+        (present.photo.approve_below, present.drawn.approve_below),
+        below=True,
+    )
+    high = _side(
+        sample,
+        ~sample.explicit,
+        weights,
+        _most_hits(limits.false_blocks, harmless, limits.cautious),
+        (present.photo.block_from, present.drawn.block_from),
+        below=False,
+    )
+    if low is None or high is None:
+        return None
+    photo, drawn = (_pair(a, b) for a, b in zip(low, high, strict=True))
+    found = apply(sample, photo, drawn, traffic)
+    return found if found.cheapest_yuan <= limits.yuan_per_month + 1e-9 else None
+
+
+def frontier(sample: Sample, present: Policy, traffic: Traffic) -> list[Setting]:
+    """Settings of which none is better in everything, least gray first."""
+    settings = []
+    for misses in FRONTIER_LIMITS if sample.explicit.any() else (0.0,):
+        for false_blocks in FRONTIER_LIMITS:
+            limits = Limits(false_blocks=false_blocks, misses=misses)
+            found = search(sample, present, traffic, limits)
+            if found is not None:
+                settings.append(found)
+    best = [one for one in settings if not any(_beats(other, one) for other in settings)]
+    unique = {_merits(one): one for one in reversed(best)}
+    return sorted(unique.values(), key=lambda s: (s.gray_share, s.misses.hits, s.false_blocks.hits))
+
+
+def _beats(one: Setting, other: Setting) -> bool:
+    a, b = _merits(one), _merits(other)
+    return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+
+def _merits(one: Setting) -> tuple[float, int, int]:
+    return one.gray_share, one.misses.hits, one.false_blocks.hits
+
+
+def _most_hits(limit: float, total: int, cautious: bool) -> int:
+    """Most hits of `total` within a share; cautious: with the interval's upper end within it."""
+    if total == 0:
+        return 0  # nothing can be wrong, and no cut-off moves
+    if not cautious:
+        return math.floor(limit * total + 1e-9)
+    hits = -1
+    while hits < total and Rate(hits + 1, total).interval[1] <= limit:
+        hits += 1
+    return hits
+
+
+def _side(
+    sample: Sample,
+    wrong: Bools,
+    weights: Floats,
+    most: int,
+    present: tuple[float, float],
+    *,
+    below: bool,
+) -> tuple[float, float] | None:
+    """(photo, drawn) cut-offs that decide the most weight with at most `most` wrong ones."""
+    tables = []
+    for is_drawn, cut in zip((False, True), present, strict=True):
+        mine = (sample.drawn == is_drawn) & ~sample.decided
+        known = int((mine & wrong).sum()) >= FEWEST
+        cuts = candidates(sample.probability[mine]) if known else np.asarray([cut])
+        tables.append(
+            _table(sample.probability[mine], wrong[mine], weights[mine], cuts, below=below)
+        )
+    (cuts_a, wrong_a, gain_a), (cuts_b, wrong_b, gain_b) = tables
+    fits = wrong_a[:, None] + wrong_b[None, :] <= most
+    if not fits.any():
+        return None
+    gain = np.where(fits, gain_a[:, None] + gain_b[None, :], -1.0)
+    at = np.unravel_index(int(np.argmax(gain)), gain.shape)
+    return float(cuts_a[at[0]]), float(cuts_b[at[1]])
+
+
+def _table(
+    probability: Floats, wrong: Bools, weights: Floats, cuts: Floats, *, below: bool
+) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
+    """(cut-offs, how many wrong ones each decides, how much weight each decides)."""
+    order = np.argsort(probability)
+    ranked = probability[order]
+    places = np.searchsorted(ranked, cuts, side="left")
+    wrongs = np.concatenate(([0], np.cumsum(wrong[order])))
+    mass = np.concatenate(([0.0], np.cumsum(weights[order])))
+    if below:
+        return cuts, wrongs[places], mass[places]
+    return cuts, wrongs[-1] - wrongs[places], mass[-1] - mass[places]
+
+
+def candidates(probability: Floats) -> Floats:
+    """Cut-offs half-way between neighbours, with 0 and 1; thinned evenly if there are many."""
+    values = np.unique(np.clip(probability, 0, 1))
+    cuts = np.concatenate(([0.0], (values[1:] + values[:-1]) / 2, [1.0]))
+    if len(cuts) <= CANDIDATES:
+        return cuts
+    chosen = np.unique(np.linspace(0, len(cuts) - 1, CANDIDATES).astype(int))
+    thinned: Floats = cuts[chosen]
+    return thinned
+
+
+def _pair(low: float, high: float) -> CutOffs:
+    """Where the two sides overlap, nothing is gray, and any cut between them keeps both limits."""
+    if low > high:
+        low = high = (low + high) / 2
+    return CutOffs(approve_below=_round_down(low), block_from=_round_up(high))
+
+
+def _round_down(value: float) -> float:
+    return math.floor(value * 1e6) / 1e6
+
+
+def _round_up(value: float) -> float:
+    return min(1.0, math.ceil(value * 1e6) / 1e6)
+
+
+def policy_toml(photo: CutOffs, drawn: CutOffs, present: Policy, comment: Sequence[str]) -> str:
+    """A policy file with these cut-offs; the rules for animations are kept."""
+    lines = [f"# {line}" for line in comment]
+    for name, cut in (("photo", photo), ("drawn", drawn)):
+        lines += [
+            "",
+            f"[{name}]",
+            f"approve_below = {cut.approve_below:.6g}",
+            f"block_from = {cut.block_from:.6g}",
+        ]
+    lines += ["", "[animation]", f"frames_to_block = {present.frames_to_block}", ""]
+    return "\n".join(lines)
