@@ -282,9 +282,10 @@ def test_the_screenshot_of_the_readme(open_page: Open, stack: Stack, life: None)
     """The picture in README.md is this console's own, made here."""
     page = open_page(viewport={"width": 1280, "height": 800})
     page.goto("/console/review")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.picture img')].every(i => i.complete && i.naturalWidth)"
-    )
+    for picture in page.locator(".picture img").all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("complete", True)
+    page.evaluate("scrollTo(0, 0)")
     page.keyboard.press(" ")
     page.wait_for_timeout(400)
     shoot(page, "readme", full=False)
