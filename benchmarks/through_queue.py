@@ -7,6 +7,8 @@ Everything, Valkey included, is pinned to one core, as on the smallest machine t
   cost nothing; together with enqueueing this is the overhead of the queue for one image;
 - through the queue: the real engine and decoder; rounds of uploads through the whole loop and the
   same pictures through the engine alone take turns, so that a slow moment of the machine hits both;
+- memory: what Valkey holds for each upload that is not decided yet, and how long it takes to come
+  back with them after a kill (`--records`);
 - callbacks: the real processes at one upload a second, from enqueue to the web tier's receipt, and
   the peak memory of each process.
 """
@@ -25,6 +27,7 @@ import dataclasses
 import json
 import os
 import secrets
+import signal
 import statistics
 import tempfile
 import threading
@@ -129,6 +132,9 @@ def main() -> int:
             )
             if not options.no_engine:
                 report |= bare.share_of_engine(options, 15.0 if options.quick else options.seconds)
+        if options.records:
+            with _server(Path(folder) / "full") as server:
+                report |= Bench(server, Path(folder)).memory(server, options.records)
         if not options.no_latency:
             report |= latency(Path(folder) / "stack", options, 6 if options.quick else 60)
     if options.json:
@@ -145,6 +151,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="of rounds with the engine")
     parser.add_argument("--round", type=int, default=32, help="uploads of one round")
     parser.add_argument("--core", type=int, help="core to pin to (default: the last allowed)")
+    parser.add_argument("--records", type=int, default=0, help="fill Valkey with so many uploads")
     parser.add_argument("--no-engine", action="store_true", help="leave the real engine out")
     parser.add_argument("--no-latency", action="store_true", help="leave the real processes out")
     parser.add_argument("--quick", action="store_true", help="finish within 50 seconds")
@@ -262,6 +269,33 @@ class Bench:
         drain.close()
         decoder.close()
         return _shares(engine, wall, cpu)
+
+    def memory(self, server: EmbeddedValkey, count: int) -> dict[str, float]:
+        """Bytes an undecided upload with an image URL, with and without its event."""
+        client = self._store.redis
+        client.config_set("appendfsync", "everysec")
+        before = int(client.info("memory")["used_memory"])  # type: ignore[index]
+        ids = [f"user-{number:08d}@2026-11-22T10:00:00Z" for number in range(count)]
+        for start in range(0, count, MANY):
+            url = "https://images.example.org/avatars/original/"
+            self._producer.enqueue_many(
+                [Upload(one, f"{url}{one}.jpg") for one in ids[start : start + MANY]]
+            )
+        full = int(client.info("memory")["used_memory"]) - before  # type: ignore[index]
+        events = int(client.memory_usage(self._store.key("events"), samples=0) or 0)
+        assert server.pid is not None
+        server_mb, started_s = _peak_mb(server.pid), time.perf_counter()
+        os.kill(server.pid, signal.SIGKILL)
+        while server.is_running():
+            time.sleep(0.01)
+        server.start()
+        return {
+            "records": count,
+            "bytes_per_record_and_event": round(full / count),
+            "bytes_per_record": round((full - events) / count),
+            "server_peak_rss_mb": server_mb,
+            "back_after_kill_s": round(time.perf_counter() - started_s, 1),
+        }
 
     def _ids(self, count: int) -> list[str]:
         start, self._number = self._number, self._number + count
