@@ -116,7 +116,7 @@ def test_a_damaged_file_is_said_in_the_servers_own_words(tmp_path: Path) -> None
     for part in (tmp_path / "valkey/appendonlydir").glob("*.incr.aof"):
         part.write_bytes(b"*1\r\n$9\r\nnonsense" * 3)
     with pytest.raises(
-        ConfigurationError, match="ended with code 1; its log says: .*append only file"
+        ConfigurationError, match=r"ended with code 1; its log says: .*append only file"
     ):
         server.start()
     server.stop()
