@@ -521,7 +521,14 @@ class Store:
         return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
 
     def note_event(
-        self, kind: str, upload_id: str, seq: int, to: str, detail: dict[str, Any]
+        self,
+        kind: str,
+        upload_id: str,
+        seq: int,
+        to: str,
+        detail: dict[str, Any],
+        *,
+        from_: str = "",
     ) -> None:
         """Put something into the ledger that changes no record."""
         self.redis.xadd(
@@ -530,29 +537,8 @@ class Store:
                 "kind": kind,
                 "upload_id": upload_id,
                 "seq": seq,
-                "from": "",
+                "from": from_,
                 "to": to,
-                "detail": json.dumps(detail),
-            },
-        )
-
-    def note(self, kind: str, avatar: Avatar, detail: dict[str, Any]) -> None:
-        """Tell the ledger of something that changed no state, such as a paid opinion.
-
-        Args:
-            kind: for example `review`.
-            avatar: whose; its state and seq stay.
-            detail: JSON-ready.
-        """
-        self.redis.xadd(
-            self.key("events"),
-            {
-                "kind": kind,
-                "upload_id": avatar.upload_id,
-                "seq": avatar.seq,
-                "from": avatar.state,
-                "to": avatar.state,
-                "at": f"{self.now():.6f}",
                 "detail": json.dumps(detail),
             },
         )

@@ -117,6 +117,11 @@ class WorkerSettings(ReviewSettings):
     )
 
     # -- callback ------------------------------------------------------------------------------
+    callback_hub_signature: bool = Field(
+        False,
+        description="Also send X-Hub-Signature-256 (hex HMAC-SHA256 of the raw body, keyed with "
+        "the first callback secret as it is written), which Mastodon and Discourse tools verify.",
+    )
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )

@@ -75,8 +75,10 @@ class Sweeper(threading.Thread):
         self._token = f"{random.getrandbits(64):016x}"
 
     def run(self) -> None:
-        """Tick until stopped; Redis being away is waited out."""
-        while not self._stop_event.wait(TICK_S):
+        """Tick at once and until stopped; Redis being away is waited out."""
+        wait_s = 0.0
+        while not self._stop_event.wait(wait_s):
+            wait_s = TICK_S
             try:
                 self.tick()
             except (redis.RedisError, OperationalError, OSError) as error:

@@ -266,11 +266,12 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
-        paid = [opinion.to_dict() for opinion in answer.opinions]
-        if paid:
-            # The raw reply and the price are told once: later answers repeat the opinion without.
-            detail = {"opinions": paid, "region": avatar.region, "sha256": avatar.sha256}
-            write_patiently(lambda: self._store.note("review", avatar, detail), self._stop)
+        fresh = [o.to_dict() for o in answer.opinions if o.cost_yuan or o.raw is not None]
+        if fresh:
+            # Paid for without a transition: the ledger must know of the money and the raw reply,
+            # which later answers repeat without.
+            detail = {"opinions": fresh}
+            self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,

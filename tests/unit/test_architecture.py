@@ -25,7 +25,7 @@ SPOKES = [
     {"review"},
     {"callback"},
     {"drain"},
-    {"ledger", "ledger_reads"},
+    {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},
     {"alarms"},
     {"sweeper"},
     {"embedded"},
@@ -144,3 +144,11 @@ def test_importing_a_module_does_nothing(path: Path) -> None:
                 name = getattr(inner.func, "attr", getattr(inner.func, "id", ""))
                 assert name not in suspicious, f"{path.name}:{inner.lineno} calls {name}"
             assert getattr(inner, "attr", "") != "environ", f"{path.name}:{node.lineno}"
+
+
+def test_the_task_path_never_imports_the_tools_beside_it() -> None:
+    """What evaluates, tunes and backfills may be slow and large; the workers must not carry it."""
+    for path in files("worker"):
+        part = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if part not in OFFLINE | {"commands"}:
+            assert {part_of(name) for name in imports(path)} & OFFLINE == set(), path

@@ -130,6 +130,30 @@ def test_secrets_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert settings.namespace == "from-environment"
 
 
+SECRETS = [name for name, field in WorkerSettings.model_fields.items() if "SecretStr" in str(field)]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_every_secret_can_be_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also lists of secrets, and with the line end that editors write."""
+    values = {
+        "redis_url": "redis://:hunter2@host:6379/0",
+        "broker_url": "amqp://u:hunter2@host//",
+        "callback_secrets": f"{GOOD_SECRET}, {GOOD_SECRET}",
+        "alarm_urls": "json://hunter2, json://hunter3",
+    }
+    text = values.get(name, "hunter2")
+    (tmp_path / f"avatarmod_{name}").write_text(text + "\n")
+    monkeypatch.setenv("AVATARMOD_SECRETS_FOLDER", str(tmp_path))
+    settings = load_settings(WorkerSettings)
+    found = getattr(settings, name)
+    parts = found if isinstance(found, tuple) else (found,)
+    assert ", ".join(part.get_secret_value() for part in parts) == text
+    assert "hunter" not in repr(settings)
+
+
 def test_a_secrets_folder_that_is_none_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -137,7 +161,7 @@ def test_a_secrets_folder_that_is_none_is_named(
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "gone", tmp_path / "file"):
         monkeypatch.setenv("AVATARMOD_SECRETS_FOLDER", str(path))
-        with pytest.raises(ConfigurationError, match="AVATARMOD_SECRETS_FOLDER: .* is no folder"):
+        with pytest.raises(ConfigurationError, match=r"AVATARMOD_SECRETS_FOLDER: .* is no folder"):
             load_settings(Settings)
 
 
