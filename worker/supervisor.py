@@ -262,8 +262,10 @@ class Supervisor:
             workers = Store(client, self.settings.namespace).workers()
         finally:
             client.close()
+        store = "embedded Valkey" if self._valkey is not None else "configured Redis"
+        broker = "a broker of its own, records in the " if self.settings.broker_url else ""
         return {
-            "broker": "embedded Valkey" if self._valkey is not None else "configured Redis",
+            "broker": broker + store,
             "workers": workers,
             "data": str(self.settings.data_folder),
             "access": self.access,
