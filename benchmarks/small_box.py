@@ -131,6 +131,7 @@ def _environment(folder: str, models: Path, callback: str, secret: SecretStr) ->
         "AVATARMOD_DATA_FOLDER": folder,
         "AVATARMOD_MODELS_FOLDER": str(models),
         "AVATARMOD_BUNDLE": "box",
+        "AVATARMOD_ALLOW_RANDOM_WEIGHTS": "true",
         "AVATARMOD_LOG_LEVEL": "warning",
         "AVATARMOD_CALLBACK_URL": callback,
         "AVATARMOD_CALLBACK_SECRETS": secret.get_secret_value(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -38,6 +39,8 @@ COMMANDS = {
     "calibrate": "worker.commands.calibrate:calibrate",
     "tune": "worker.commands.tune:tune",
     "backfill": "worker.commands.backfill:backfill",
+    "shadow": "worker.commands.shadow:shadow",
+    "rescan": "worker.commands.rescan:rescan",
 }
 
 
@@ -179,6 +182,9 @@ def main() -> None:
 
     Exit codes: 0 fine, 1 something failed, 2 wrong usage or configuration.
     """
+    if not sys.stdout.isatty():
+        # A file or a pipe has no width: tables must not fold to eighty columns there.
+        os.environ.setdefault("COLUMNS", "160")
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -46,7 +46,7 @@ def parse_networks(networks: Iterable[str]) -> tuple[IPNetwork, ...]:
 def is_public(address: IPAddress) -> bool:
     """Whether an address is on the public internet.
 
-    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as what they carry.
+    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as that address.
     Source: `is_global` follows the IANA special-purpose registries; see also `NOT_PUBLIC`.
     """
     if isinstance(address, ipaddress.IPv6Address):
@@ -71,6 +71,25 @@ def resolve(host: str, port: int) -> list[IPAddress]:
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"the name {host!r} does not resolve") from error
     return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+
+
+def check_reachable(host: str, port: int, allowed: Sequence[IPNetwork]) -> list[IPAddress]:
+    """Addresses of a host, all of which may be reached.
+
+    Raises:
+        httpx.ConnectError: the name does not resolve.
+        BlockedAddress: every address must be public or in an allowed network; one was not.
+    """
+    addresses = resolve(host, port)
+    for address in addresses:
+        if not is_public(address) and not any(
+            address.version == network.version and address in network for network in allowed
+        ):
+            raise BlockedAddress(
+                f"{host} leads to the private address {address}; only public addresses are "
+                "reached unless AVATARMOD_PRIVATE_NETWORKS lists the network"
+            )
+    return addresses
 
 
 def _pinned(request: httpx.Request, address: IPAddress) -> httpx.Request:
@@ -187,27 +206,15 @@ class GuardedTransport(httpx.BaseTransport):
             BlockedAddress: every resolved address must be public or allowed; one was not.
         """
         host = request.url.host
+        if request.url.scheme not in ("http", "https") or not host:
+            raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
-        addresses = resolve(host, port)
-        for address in addresses:
-            if not self._may_reach(address):
-                raise BlockedAddress(
-                    f"{host} leads to the private address {address}; only public addresses are "
-                    "reached unless AVATARMOD_PRIVATE_NETWORKS lists the network",
-                    request=request,
-                )
+        addresses = check_reachable(host, port, self._allowed)
         _clock.deadline_s = time.monotonic() + self._total_s
         for address in addresses[:-1]:
             with contextlib.suppress(httpx.ConnectError):
                 return self._inner.handle_request(_pinned(request, address))
         return self._inner.handle_request(_pinned(request, addresses[-1]))
-
-    def _may_reach(self, address: IPAddress) -> bool:
-        if is_public(address):
-            return True
-        return any(
-            address.version == network.version and address in network for network in self._allowed
-        )
 
     def close(self) -> None:
         """Close the connections."""

@@ -69,7 +69,7 @@ def configure_logging(settings: Settings, process: str = "") -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
     for noisy in ("httpx", "httpcore", "celery", "kombu", "amqp", "botocore", "urllib3", "uvicorn"):
-        logging.getLogger(noisy).setLevel("WARNING")
+        logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -19,6 +19,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     events:dropped              string  how many events the memory guard removed unread
     counts                      hash    transitions by state since the beginning
     workers                     hash    process -> its last sign of life (JSON)
+    replicated                  string  written before each wait for replicas
     bell:<stage>                string  a doorbell message is on its way; two seconds
     verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
@@ -56,6 +57,9 @@ BELL_S = 2
 
 #: Seconds after which a process without a sign of life counts as gone.
 ALIVE_S = 15
+
+#: Seconds that replicas may take to confirm an upload.
+REPLICAS_S = 2.0
 
 #: Seconds that a decided outcome waits for Redis to come back.
 PATIENCE_S = 120.0
@@ -158,12 +162,24 @@ class Store:
     """Reads and changes records. Safe to share between threads.
 
     Redis errors pass through as `redis.RedisError`; a caller at a task's edge retries.
+
+    Args:
+        client: the connections.
+        namespace: first part of every key.
+        record_ttl_s: how long a final record is kept.
+        replicas: how many must hold an upload before `submit` returns.
     """
 
     def __init__(
-        self, client: redis.Redis, namespace: str = "avatarmod", *, record_ttl_s: float = 2592000.0
+        self,
+        client: redis.Redis,
+        namespace: str = "avatarmod",
+        *,
+        record_ttl_s: float = 2592000.0,
+        replicas: int = 0,
     ) -> None:
         self.redis = client
+        self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self.record_ttl_s = record_ttl_s
         folder = resources.files("producer") / "lua"
@@ -189,13 +205,25 @@ class Store:
     def submit_many(
         self, avatars: Sequence[Avatar], *, max_backlog: int
     ) -> list[tuple[str, Avatar]]:
-        """`submit` for several, each atomic by itself, in one round trip; order is kept."""
+        """`submit` for several, each atomic by itself, in one round trip; order is kept.
+
+        Raises:
+            redis.TimeoutError: too few replicas confirmed it in time; the master has it.
+        """
         if not avatars:
             return []
         pipe = self.redis.pipeline(transaction=False)
         for avatar in avatars:
             self._queue_submit(pipe, avatar, max_backlog)
-        outcomes = [str(outcome) for outcome, _, _ in pipe.execute()]
+        if self._replicas:
+            # WAIT counts from this connection's last write: with one of our own it also covers
+            # a record that an earlier try wrote over another connection.
+            pipe.set(self.key("replicated"), 1)
+            pipe.wait(self._replicas, int(REPLICAS_S * 1000))
+        answers = pipe.execute()
+        if self._replicas and int(answers[-1]) < self._replicas:
+            raise redis.TimeoutError(f"{answers[-1]} of {self._replicas} replicas confirmed")
+        outcomes = [str(outcome) for outcome, _, _ in answers[: len(avatars)]]
         known = [a.upload_id for a, o in zip(avatars, outcomes, strict=True) if o == "exists"]
         records = dict(zip(known, self.get_many(known), strict=True)) if known else {}
         return [
@@ -521,7 +549,14 @@ class Store:
         return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
 
     def note_event(
-        self, kind: str, upload_id: str, seq: int, to: str, detail: dict[str, Any]
+        self,
+        kind: str,
+        upload_id: str,
+        seq: int,
+        to: str,
+        detail: dict[str, Any],
+        *,
+        from_: str = "",
     ) -> None:
         """Put something into the ledger that changes no record."""
         self.redis.xadd(
@@ -530,7 +565,7 @@ class Store:
                 "kind": kind,
                 "upload_id": upload_id,
                 "seq": seq,
-                "from": "",
+                "from": from_,
                 "to": to,
                 "detail": json.dumps(detail),
             },

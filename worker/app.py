@@ -14,10 +14,11 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_ready
 from celery.worker import state
 
@@ -25,6 +26,7 @@ from producer.connect import connect_store, find_redis_url, make_celery
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
+from producer.errors import ConfigurationError
 from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
@@ -69,6 +71,7 @@ class Worker:
         self.recorder = Recorder()
         self.outcomes = Outcomes(self.store, settings.callback_url, self.recorder)
         self.facts: dict[str, Any] = {}
+        self._bundle_folder = self._promoted_folder()
         self._closers: list[Callable[[], object]] = [self.images.close]
         build = self._build_moderate if role == "moderate" else self._build_io
         register(self.celery, build())
@@ -81,6 +84,11 @@ class Worker:
 
         settings = self.settings
         bundle = Bundle.load(settings.bundle, settings.models_folder)
+        if bundle.random_weights and not settings.allow_random_weights:
+            raise ConfigurationError(
+                f"bundle {bundle.id} has random weights, made for benchmarks: its verdicts mean "
+                "nothing; export a real model with `avatarmod export`"
+            )
         policy = load_policy(settings.policy_file)
         engine = Engine(
             bundle,
@@ -119,6 +127,7 @@ class Worker:
             settings.callback_secrets,
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.callback_timeout_s,
+            hub_signature=settings.callback_hub_signature,
         )
         endpoints = Endpoints(self.store, disable_after_s=settings.callback_disable_after_s)
         letters = DeadLetters(self.store, self.outcomes.callback_url)
@@ -183,6 +192,7 @@ class Worker:
             served_crop=settings.served_crop,
             pad_to_square=settings.pad_to_square,
             flat_rule=settings.flat_rule,
+            hidden_colours=settings.hidden_colours,
         )
         return Decoder(limits, options)
 
@@ -218,14 +228,13 @@ class Worker:
             store=self.store,
             celery=self.celery,
             name=name,
-            facts=lambda: self._sign_of_life(name),
+            facts=lambda: self._beat(name),
             stop=self.stop,
             recorder=self.recorder,
             duties=duties,
         )
 
         def on_ready(**_: object) -> None:
-            sweeper.tick()
             sweeper.start()
             # What importing and loading left behind.
             release_memory()
@@ -239,6 +248,8 @@ class Worker:
         stages = ROLES[self.role]
         # As root inside a container is a deployment's choice; the queue carries JSON only.
         warnings.simplefilter("ignore", SecurityWarning)
+        # About tasks acknowledged late; a doorbell is acknowledged early.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         process = self.celery.Worker(
             queues=[stage.value for stage in stages],
             pool="threads",
@@ -268,6 +279,21 @@ class Worker:
             lambda: provider_statuses(self.store, self.settings),
             make_teller(self.settings),
         )
+
+    def _beat(self, name: str) -> dict[str, Any]:
+        """Every second: leave when another bundle was promoted, so that the next start loads it."""
+        if self._bundle_folder is not None and self._bundle_folder != self._promoted_folder():
+            log.warning("bundle_promoted", action="ending, to be started again with it")
+            self._bundle_folder = None
+            self.stop.set()
+            state.should_stop = 0  # type: ignore[assignment]
+        return self._sign_of_life(name)
+
+    def _promoted_folder(self) -> Path | None:
+        """Where `current` points to; None where the settings name a bundle outright."""
+        if self.settings.bundle != "current":
+            return None
+        return (self.settings.models_folder / "current").resolve()
 
     def _sign_of_life(self, name: str) -> dict[str, Any]:
         return {

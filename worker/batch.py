@@ -372,7 +372,11 @@ class _Run:
         if isinstance(rows, BaseException):
             raise rows
         judgement = judge(
-            rows, self._o._policy, prepared.avatar.region, self._style_of(prepared, rows)
+            rows,
+            self._o._policy,
+            prepared.avatar.region,
+            self._style_of(prepared, rows),
+            is_small=prepared.picture.is_small,
         )
         fields = self._judged_fields(judgement)
         self._remember(prepared, fields)

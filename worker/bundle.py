@@ -169,6 +169,52 @@ def list_bundles(models_folder: Path) -> list[str]:
     return sorted(names)
 
 
+#: Name under the models folder that points to the promoted bundle, and to the one before it.
+CURRENT, PREVIOUS = "current", "previous"
+
+
+def promote(name: str, models_folder: Path) -> Bundle:
+    """Let `current` point to a bundle and `previous` to the one before; a no-op if it does already.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete or altered; nothing was changed.
+    """
+    bundle = Bundle.load(name, models_folder)
+    folder = bundle.folder.resolve()
+    current = models_folder / CURRENT
+    if current.exists() and current.resolve() == folder:
+        return bundle
+    before = current.resolve() if current.is_symlink() else None
+    _point(current, folder)
+    if before is not None:
+        _point(models_folder / PREVIOUS, before)
+    return bundle
+
+
+def roll_back(models_folder: Path) -> Bundle:
+    """Let `current` point to where it pointed before the last promotion.
+
+    Raises:
+        BundleError: nothing was promoted before, or it is not intact any more.
+    """
+    previous = models_folder / PREVIOUS
+    if not previous.is_symlink():
+        raise BundleError(
+            f"no bundle was promoted before in {models_folder}: nothing to go back to"
+        )
+    return promote(f"{previous.resolve()}/", models_folder)
+
+
+def _point(link: Path, folder: Path) -> None:
+    if link.exists() and not link.is_symlink():
+        raise BundleError(f"{link} is a bundle's own folder; rename it, promotion needs the name")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    work = link.with_name(f".{link.name}.new")
+    work.unlink(missing_ok=True)
+    work.symlink_to(folder, target_is_directory=True)
+    work.replace(link)
+
+
 def normalise(
     pixels: npt.NDArray[np.uint8], bundle: Bundle
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.uint8]:

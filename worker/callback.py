@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import hashlib
+import hmac
 import json
 import threading
 from collections.abc import Sequence
@@ -57,6 +58,15 @@ def sign(
     }
 
 
+def hub_signature(payload: str, secret: SecretStr) -> str:
+    """`X-Hub-Signature-256` over the raw body; the key is the secret's whole text, as written.
+
+    Source: WebSub section 7 (Authenticated Content Distribution), as Mastodon and GitHub send it.
+    """
+    key = secret.get_secret_value().encode()
+    return "sha256=" + hmac.new(key, payload.encode(), hashlib.sha256).hexdigest()
+
+
 class CallbackSender:
     """Delivers outbox entries; one keep-alive client per endpoint. Safe to share between threads.
 
@@ -64,12 +74,19 @@ class CallbackSender:
         secrets: each signs every callback; none: callbacks go out unsigned.
         allowed: private networks that may be reached all the same.
         timeout_s: for connecting and for each read.
+        hub_signature: also send `X-Hub-Signature-256`, made with the first secret.
     """
 
     def __init__(
-        self, secrets: Sequence[SecretStr], *, allowed: Sequence[IPNetwork], timeout_s: float
+        self,
+        secrets: Sequence[SecretStr],
+        *,
+        allowed: Sequence[IPNetwork],
+        timeout_s: float,
+        hub_signature: bool = False,
     ) -> None:
         self._secrets = secrets
+        self._hub_signature = hub_signature
         self._allowed = allowed
         self._timeout_s = timeout_s
         self._clients: dict[str, httpx.Client] = {}
@@ -91,6 +108,8 @@ class CallbackSender:
         payload = body(entry)
         headers = sign(webhook_id(entry), payload, self._secrets, now)
         headers["content-type"] = "application/json"
+        if self._hub_signature and self._secrets:
+            headers["x-hub-signature-256"] = hub_signature(payload, self._secrets[0])
         try:
             with self._client(entry.endpoint).stream(
                 "POST", entry.url, content=payload, headers=headers

@@ -4,8 +4,9 @@ The drain reads a piece of the stream, commits it in one transaction and only th
 Killed in between, it reads the same events again; their stream ids are known by then and they are
 left out. While SQL is away the events wait in Redis and moderation goes on.
 
-Input: `events` of producer/store.py. Output: the table of ledger_reads.py, which answers every
-question about it. Importing this module needs SQLAlchemy but neither numpy nor onnxruntime.
+Input: `events` of producer/store.py. Output: the table of ledger_table.py, about which
+ledger_reads.py answers every question. Importing this module needs SQLAlchemy but neither numpy
+nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from sqlalchemy import exc
 from producer.errors import ConfigurationError, LedgerUnavailable
 from producer.settings import Settings
 from producer.store import Store
-from worker.ledger_reads import MICRO, LedgerReads, events
+from worker.ledger_counts import MICRO
+from worker.ledger_reads import LedgerReads
+from worker.ledger_table import events
 
 log = structlog.get_logger()
 

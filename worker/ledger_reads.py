@@ -1,84 +1,42 @@
-"""The ledger's table, and every question that is asked of it; read by reports and by the console.
+"""Every question that is asked of the ledger, by reports and by the console.
 
-One row for each transition, each ended callback and each shadow score, as drained from Redis by
-`ledger.py`; never changed afterwards. Times are seconds since the epoch, money is counted in
-millionths of a yuan and leaves here in yuan. Imports neither numpy nor onnxruntime.
+Reads the table of ledger_table.py; money leaves here in yuan. Imports neither numpy nor
+onnxruntime.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import itertools
 import json
 import math
+import re
 import zoneinfo
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, sqlite
 
 from producer.contract import FINAL_STATES, AvatarState
+from worker.ledger_counts import (
+    GRAY_STATES,
+    MICRO,
+    Bin,
+    Latency,
+    PeriodCounts,
+    ShadowCounts,
+    make_period,
+)
+from worker.ledger_table import events
 
-#: Millionths of a yuan in one yuan.
-MICRO = 1_000_000
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+#: Sorts after every character of an upload id.
+_AFTER_ALL = "~"
 
 #: Rows fetched at a time while streaming.
 PAGE = 2_000
 
-
-def _text(length: int) -> sa.types.TypeEngine[str]:
-    """Text that is compared byte by byte everywhere; MySQL folds case by default."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(exact, "mysql", "mariadb")
-
-
-metadata = sa.MetaData()
-
-events = sa.Table(
-    "events",
-    metadata,
-    sa.Column(
-        "id",
-        sa.BigInteger().with_variant(sqlite.INTEGER(), "sqlite"),
-        primary_key=True,
-        autoincrement=True,
-    ),
-    sa.Column("namespace", _text(40), nullable=False),
-    sa.Column("stream_id", _text(40), nullable=False),
-    sa.Column("kind", _text(16), nullable=False),
-    sa.Column("upload_id", _text(200), nullable=False),
-    sa.Column("seq", sa.Integer, nullable=False),
-    sa.Column("from_state", _text(16), nullable=False),
-    sa.Column("to_state", _text(16), nullable=False),
-    sa.Column("at", sa.Double, nullable=False),
-    sa.Column("created_at", sa.Double),
-    sa.Column("region", _text(16), nullable=False),
-    sa.Column("sha256", _text(64), nullable=False),
-    sa.Column("probability", sa.Double),
-    sa.Column("raw_score", sa.Double),
-    sa.Column("style", _text(16), nullable=False),
-    sa.Column("bundle", _text(160), nullable=False),
-    sa.Column("policy", _text(40), nullable=False),
-    sa.Column("decided_by", _text(240), nullable=False),
-    sa.Column("tier", _text(16), nullable=False),
-    sa.Column("reason", _text(200), nullable=False),
-    sa.Column("provider", _text(40), nullable=False),
-    sa.Column("provider_calls", sa.Integer, nullable=False),
-    sa.Column("cost_microyuan", sa.BigInteger, nullable=False),
-    sa.Column("latency_s", sa.Double),
-    sa.Column("step_s", sa.Double),
-    sa.Column(
-        "detail", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False
-    ),
-    sa.UniqueConstraint("namespace", "stream_id", name="events_stream_id"),
-    sa.Index("events_by_time", "namespace", "at"),
-    sa.Index("events_by_upload", "namespace", "upload_id", "seq"),
-    sa.Index("events_by_content", "namespace", "sha256"),
-    mysql_charset="utf8mb4",
-    mysql_engine="InnoDB",
-)
 
 #: First looks: the transition by which an upload left the queue.
 _LOOKED = sa.and_(
@@ -88,97 +46,6 @@ _LOOKED = sa.and_(
 )
 
 _FINAL = tuple(str(state) for state in FINAL_STATES)
-_GRAY_STATES = (str(AvatarState.REVIEWING), str(AvatarState.HELD))
-
-
-@dataclasses.dataclass(frozen=True)
-class Bin:
-    """How many pictures the model put between two probabilities, and what became of them."""
-
-    low: float
-    high: float
-    approved: int
-    gray: int
-    blocked: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """How many verdicts, and percentiles of their seconds in the order asked for."""
-
-    count: int
-    percentiles_s: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PeriodCounts:
-    """What happened from `start` (included) to `end` (excluded), seconds since the epoch.
-
-    Args:
-        uploads: accepted.
-        first_looks: verdicts of the first tier: approved, blocked, gray or rejected.
-        states: transitions by the state they led to.
-        tiers: final verdicts by who gave them: model, cache, rule, review, operator.
-        providers: billed calls and yuan by review provider.
-        callbacks: ended callbacks by outcome.
-    """
-
-    start: float
-    end: float
-    uploads: int
-    first_looks: dict[str, int]
-    states: dict[str, int]
-    tiers: dict[str, int]
-    providers: dict[str, tuple[int, float]]
-    callbacks: dict[str, int]
-    zone: str = "UTC"
-
-    @property
-    def date(self) -> str:
-        """The local date of its start, in the zone that made the period begin at midnight."""
-        zone = zoneinfo.ZoneInfo(self.zone)
-        return dt.datetime.fromtimestamp(self.start, zone).date().isoformat()
-
-    @property
-    def judged(self) -> int:
-        """Pictures that the first tier judged; rejected files are none."""
-        return sum(self.first_looks.get(name, 0) for name in ("approved", "blocked", "gray"))
-
-    @property
-    def gray_share(self) -> float | None:
-        """Share of judged pictures that were not clear; None where none was judged."""
-        return self.first_looks.get("gray", 0) / self.judged if self.judged else None
-
-    @property
-    def provider_calls(self) -> int:
-        """Billed calls at all providers."""
-        return sum(calls for calls, _ in self.providers.values())
-
-    @property
-    def cost_yuan(self) -> float:
-        """Paid to all providers."""
-        return sum(yuan for _, yuan in self.providers.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {
-            "date": self.date,
-            "start": self.start,
-            "end": self.end,
-            "uploads": self.uploads,
-            "judged": self.judged,
-            "gray_share": self.gray_share,
-            "first_looks": self.first_looks,
-            "states": self.states,
-            "tiers": self.tiers,
-            "provider_calls": self.provider_calls,
-            "cost_yuan": round(self.cost_yuan, 6),
-            "providers": {
-                name: {"calls": calls, "yuan": round(yuan, 6)}
-                for name, (calls, yuan) in self.providers.items()
-            },
-            "callbacks": self.callbacks,
-        }
 
 
 class LedgerReads:
@@ -212,18 +79,23 @@ class LedgerReads:
             later.c.seq > events.c.seq,
             later.c.kind == "transition",
         )
-        query = self._select().where(events.c.kind == "transition", ~has_later)
+        query = sa.select(events).where(
+            # An expression, so that the few rows asked for are read backwards by id: an index by
+            # namespace would give them all, to be sorted.
+            events.c.namespace.concat("") == self.namespace,
+            events.c.kind == "transition",
+            ~has_later,
+        )
         if before is not None:
             query = query.where(events.c.id < before)
         if state:
             query = query.where(events.c.to_state == state)
-        if search:
-            query = query.where(
-                sa.or_(
-                    events.c.upload_id.startswith(search, autoescape=True),
-                    events.c.sha256 == search.lower(),
-                )
-            )
+        if _SHA256.fullmatch(search):
+            query = query.where(self._mine(), events.c.sha256 == search.lower())
+        elif search:
+            # Ids are compared byte by byte, so a prefix is a range of the index.
+            c = events.c.upload_id
+            query = query.where(self._mine(), c >= search, c < search + _AFTER_ALL)
         return self._rows(query.order_by(events.c.id.desc()).limit(limit))
 
     def story(self, upload_id: str) -> list[dict[str, Any]]:
@@ -250,7 +122,7 @@ class LedgerReads:
         counts = {"approved": [0] * bins, "gray": [0] * bins, "blocked": [0] * bins}
         with self.engine.connect() as connection:
             for state, *numbers in connection.execute(query):
-                name = "gray" if state in _GRAY_STATES else state
+                name = "gray" if state in GRAY_STATES else state
                 if name in counts:
                     counts[name] = [a + int(b) for a, b in zip(counts[name], numbers, strict=True)]
         return [
@@ -282,7 +154,7 @@ class LedgerReads:
             .group_by(c.kind, c.from_state, c.to_state, c.tier, c.provider)
         )
         with self.engine.connect() as connection:
-            return _period(start, end, zone, connection.execute(query).all())
+            return make_period(start, end, zone, connection.execute(query).all())
 
     def latencies(
         self, start: float, end: float, shares: Sequence[float] = (0.5, 0.9, 0.99)
@@ -350,6 +222,49 @@ class LedgerReads:
         for row in self.stream(since=since, until=until, kind="transition"):
             if row["from_state"] == str(AvatarState.QUEUED) and row["probability"] is not None:
                 yield row
+
+    def judged_after(self, last_id: int, limit: int) -> list[dict[str, Any]]:
+        """First looks by the model written after row `last_id`, in order."""
+        query = self._select().where(
+            events.c.id > last_id, _LOOKED, events.c.probability.is_not(None)
+        )
+        return self._rows(query.order_by(events.c.id).limit(limit))
+
+    def last_id(self) -> int:
+        """The last row's id; 0 in an empty ledger."""
+        with self.engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(events.c.id))) or 0)
+
+    def image_of(self, upload_id: str) -> str:
+        """The image reference that an upload came with; empty: the store's own, under its id."""
+        query = self._select().where(
+            events.c.upload_id == upload_id,
+            events.c.kind == "transition",
+            events.c.from_state == "",
+        )
+        rows = self._rows(query.order_by(events.c.id.desc()).limit(1))
+        return str(rows[0]["detail"].get("image", "")) if rows else ""
+
+    def shadows(self, start: float, end: float) -> list[ShadowCounts]:
+        """What each shadow would have said beside the live verdicts, uploads counted once."""
+        c = events.c
+        query = (
+            sa.select(
+                c.bundle,
+                c.policy,
+                c.from_state,
+                c.to_state,
+                sa.func.count(sa.distinct(c.upload_id)),
+            )
+            .where(self._mine(), c.kind == "shadow", c.at >= start, c.at < end)
+            .group_by(c.bundle, c.policy, c.from_state, c.to_state)
+            .order_by(c.bundle, c.policy)
+        )
+        found: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+        with self.engine.connect() as connection:
+            for bundle, policy, live, would, number in connection.execute(query):
+                found.setdefault((bundle, policy), {})[live, would] = int(number)
+        return [ShadowCounts(*key, counts) for key, counts in found.items()]
 
     def labels(self) -> dict[str, tuple[bool, str]]:
         """What people and providers said of each content: sha256 -> (explicit, who said so).
@@ -457,43 +372,3 @@ def _between(
     column: sa.ColumnElement[Any], low: float, high: float, closed: bool
 ) -> sa.ColumnElement[bool]:
     return sa.and_(column >= low, column <= high if closed else column < high)
-
-
-def _period(start: float, end: float, zone: str, rows: Sequence[Any]) -> PeriodCounts:
-    uploads = 0
-    first_looks: dict[str, int] = {}
-    states: dict[str, int] = {}
-    tiers: dict[str, int] = {}
-    providers: dict[str, tuple[int, float]] = {}
-    callbacks: dict[str, int] = {}
-
-    def add(counts: dict[str, int], name: str, number: int) -> None:
-        counts[name] = counts.get(name, 0) + number
-
-    for kind, from_state, to_state, tier, provider, number, calls, microyuan in rows:
-        if provider:
-            before = providers.get(provider, (0, 0.0))
-            providers[provider] = (before[0] + int(calls), before[1] + int(microyuan) / MICRO)
-        if kind == "callback":
-            add(callbacks, to_state, number)
-        if kind != "transition":
-            continue
-        if not from_state:
-            uploads += number
-            continue
-        add(states, to_state, number)
-        if from_state == "queued" and to_state != "dead" and tier != "operator":
-            add(first_looks, "gray" if to_state in _GRAY_STATES else to_state, number)
-        if to_state in ("approved", "blocked"):
-            add(tiers, tier or "unknown", number)
-    return PeriodCounts(
-        start=start,
-        end=end,
-        uploads=uploads,
-        first_looks=first_looks,
-        states=states,
-        tiers=tiers,
-        providers=providers,
-        callbacks=callbacks,
-        zone=zone,
-    )

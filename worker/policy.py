@@ -123,6 +123,8 @@ def judge(
     policy: Policy,
     region: Region,
     drawn_probability: Callable[[ViewScore], float],
+    *,
+    is_small: bool = False,
 ) -> Judgement:
     """Judge one picture by its views; the worst view counts.
 
@@ -132,6 +134,8 @@ def judge(
         region: whose cut-offs apply.
         drawn_probability: asked only when the cut-offs for photos and for drawings would decide
             differently; gives 0..1 for a view.
+        is_small: the picture is so small that neither the model nor the style head sees much
+            (measured in docs/quality.md): judged by the wider cut-offs of drawings.
 
     Returns:
         Reason codes: `clear`, `explicit`, `gray`, `single_frame` (one frame of an animation alone
@@ -142,8 +146,8 @@ def judge(
     style = ""
     cut_offs = photo
     if photo.verdict(worst.probability) != drawn.verdict(worst.probability):
-        style = "drawn" if drawn_probability(worst) >= 0.5 else "photo"
-        cut_offs = drawn if style == "drawn" else photo
+        style = "small" if is_small else _style(drawn_probability(worst))
+        cut_offs = photo if style == "photo" else drawn
     verdict = cut_offs.verdict(worst.probability)
     reason = {
         Verdict.APPROVED: "clear",
@@ -156,6 +160,10 @@ def judge(
         if len(over) < min(policy.frames_to_block, len(frames)):
             verdict, reason = Verdict.GRAY, "single_frame"
     return Judgement(verdict=verdict, reason=reason, worst=worst, style=style)
+
+
+def _style(drawn_probability: float) -> str:
+    return "drawn" if drawn_probability >= 0.5 else "photo"
 
 
 def load_policy(path: Path | None) -> Policy:

@@ -11,7 +11,8 @@ from collections import Counter
 from typing import Any, Literal
 
 from producer.settings import Settings
-from worker.ledger_reads import Latency, LedgerReads, PeriodCounts, period_bounds
+from worker.ledger_counts import Latency, PeriodCounts, ShadowCounts
+from worker.ledger_reads import LedgerReads, period_bounds
 from worker.money import NOTE_GRAY_SHARE, NOTE_UPLOADS_PER_DAY, MonthlyCost, Prices
 from worker.page import Page, bar_chart
 
@@ -44,6 +45,7 @@ class Report:
     days: float
     measured: MonthlyCost | None
     note: MonthlyCost
+    shadows: list[ShadowCounts]
 
     @property
     def total(self) -> PeriodCounts:
@@ -72,6 +74,7 @@ class Report:
                 }
                 for tier, found in self.latencies.items()
             },
+            "shadows": [shadow.to_json() for shadow in self.shadows],
             "measured_month": self.measured.to_json() if self.measured else None,
             "note_month": self.note.to_json(),
         }
@@ -98,6 +101,7 @@ def make_report(
         latencies=ledger.latencies(start, end, SHARES),
         prices=prices,
         days=max(days, 0.0),
+        shadows=ledger.shadows(start, end),
         measured=_measured(add_up(periods), days, prices),
         note=MonthlyCost(
             uploads_per_day=NOTE_UPLOADS_PER_DAY, gray_share=NOTE_GRAY_SHARE, prices=prices
@@ -218,6 +222,15 @@ def money_rows(report: Report) -> tuple[list[str], list[list[object]]]:
     return header, [[name, *(show(month) for _, month in months)] for name, show in lines]
 
 
+def shadow_rows(report: Report) -> tuple[list[str], list[list[object]]]:
+    """What each shadow would have changed."""
+    header = ["shadow", "policy", "looked", "newly approved", "newly gray", "newly blocked"]
+    return header, [
+        [s.bundle, s.policy, s.looked, *(s.newly(v) for v in ("approved", "gray", "blocked"))]
+        for s in report.shadows
+    ]
+
+
 def to_page(report: Report) -> str:
     """The report as one HTML file."""
     total = report.total
@@ -274,6 +287,9 @@ def to_page(report: Report) -> str:
     page.table(*period_rows(report))
     page.heading("Who decided, and how fast")
     page.table(*tier_rows(report))
+    if report.shadows:
+        page.heading("What shadows would have said")
+        page.table(*shadow_rows(report))
     page.heading("What it costs a month")
     page.table(*money_rows(report))
     page.text(

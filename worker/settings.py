@@ -44,6 +44,9 @@ class WorkerSettings(ReviewSettings):
     bundle: str = Field(
         "open-nsfw", description="Model bundle: a name under `models/` or a folder."
     )
+    allow_random_weights: bool = Field(
+        False, description="Accept a bundle of random weights, for benchmarks only."
+    )
     models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
     execution_providers: CommaList = Field(
         ("CPUExecutionProvider",),
@@ -114,6 +117,11 @@ class WorkerSettings(ReviewSettings):
     )
 
     # -- callback ------------------------------------------------------------------------------
+    callback_hub_signature: bool = Field(
+        False,
+        description="Also send X-Hub-Signature-256 (hex HMAC-SHA256 of the raw body, keyed with "
+        "the first callback secret as it is written), which Mastodon and Discourse tools verify.",
+    )
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )

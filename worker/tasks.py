@@ -266,6 +266,12 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+        fresh = [o.to_dict() for o in answer.opinions if o.cost_yuan or o.raw is not None]
+        if fresh:
+            # Paid for without a transition: the ledger must know of the money and the raw reply,
+            # which later answers repeat without.
+            detail = {"opinions": fresh}
+            self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,

@@ -66,6 +66,7 @@ _PICTURE = {"type": "string", "format": "binary"}
                     "schema": {
                         "type": "object",
                         "required": ["file"],
+                        "additionalProperties": False,
                         "properties": {"file": _PICTURE},
                     }
                 }
@@ -83,11 +84,14 @@ async def classify(request: Request, _key: EnqueueKey) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Problem(415, "unsupported_media_type", "send multipart/form-data with a field `file`")
-    async with request.form(max_files=1, max_fields=4) as form:
+    async with request.form(max_files=2, max_fields=20) as form:
         file = form.get("file")
-        if not isinstance(file, UploadFile):
+        if not isinstance(file, UploadFile) or len(form.multi_items()) > 1:
             raise Problem(
-                422, "invalid_request", "send the picture as the file `file`", field="file"
+                422,
+                "invalid_request",
+                "send one picture as the file `file` and no other field",
+                field="file",
             )
         data = await file.read()
     avatar = await _through_the_queue(services(request), data)

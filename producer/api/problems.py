@@ -10,11 +10,12 @@ import math
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from producer import errors
 
@@ -140,6 +141,11 @@ def install(app: FastAPI) -> None:
         return Problem(
             error.status_code, code, str(error.detail or phrase), headers=headers
         ).response()
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_gone(_request: Request, _error: ClientDisconnect) -> Response:
+        # Nobody reads this; without a handler it would be logged as a bug of ours.
+        return Response(status_code=400)
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic_core
 import redis
@@ -72,15 +72,11 @@ class UploadIn(BaseModel):
         description="Where the picture is: a name in the image store, s3://bucket/key or https://; "
         "empty: in the store, under the upload id.",
     )
-    region: str | None = Field(
-        None,
-        json_schema_extra={"enum": [*Region, None]},
-        description="Which review providers may see it; empty: the configured region.",
+    region: Literal["domestic", "overseas"] | None = Field(
+        None, description="Which review providers may see it; empty: the configured region."
     )
-    priority: str = Field(
-        "normal",
-        json_schema_extra={"enum": list(Priority)},
-        description="high while somebody waits for the answer, low for a backfill.",
+    priority: Literal["high", "normal", "low"] = Field(
+        "normal", description="high while somebody waits for the answer, low for a backfill."
     )
     callback_url: str = Field(
         "",
@@ -181,6 +177,12 @@ def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a form field that may be repeated."""
+    many = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
+    return {"anyOf": [item, many]}
+
+
 _REF = "#/components/schemas/"
 _BODY = {
     "required": True,
@@ -201,19 +203,10 @@ _BODY = {
                 "description": "Pictures with their bytes. Repeat `upload_id` and `image` in the "
                 "same order for several; the other fields hold for all.",
                 "required": ["upload_id", "image"],
+                "additionalProperties": False,
                 "properties": {
-                    "upload_id": {
-                        "type": "array",
-                        "items": {"type": "string", "pattern": ID_PATTERN},
-                        "minItems": 1,
-                        "maxItems": MAX_BATCH,
-                    },
-                    "image": {
-                        "type": "array",
-                        "items": {"type": "string", "format": "binary"},
-                        "minItems": 1,
-                        "maxItems": MAX_BATCH,
-                    },
+                    "upload_id": _one_or_many({"type": "string", "pattern": ID_PATTERN}),
+                    "image": _one_or_many({"type": "string", "format": "binary"}),
                     "region": {"type": "string", "enum": list(Region)},
                     "priority": {"type": "string", "enum": list(Priority)},
                     "callback_url": {"type": "string", "maxLength": 2000},
@@ -291,9 +284,7 @@ def _from_form(form: FormData) -> tuple[list[tuple[UploadIn, UploadFile]], bool]
         )
     if len(ids) > MAX_BATCH:
         raise Problem(422, "invalid_request", f"at most {MAX_BATCH} at once", field="upload_id")
-    shared = {
-        name: form.get(name) for name in ("region", "priority", "callback_url") if form.get(name)
-    }
+    shared = {name: form[name] for name in ("region", "priority", "callback_url") if name in form}
     try:
         items = [UploadIn.model_validate({"upload_id": id_, **shared}) for id_ in ids]
     except ValidationError as error:

@@ -111,7 +111,8 @@ def histogram(
         parts.append("</g>")
     parts.append(f'<path class="axis" d="M{LEFT} {floor}H{WIDE_WIDTH}"/>')
     for at in (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 1.0):
-        parts.append(_label(_across(at), f"{at:g}", WIDE_WIDTH))
+        css = "small" if at in (0.0, 0.05, 0.5, 0.95, 1.0) else "small minor"
+        parts.append(_label(_across(at), f"{at:g}", WIDE_WIDTH, css))
     for css, name, at in cut_offs:
         parts.append(
             f'<g class="cut {css}"><title>{escape(name)}: {at:.3f}</title>'
@@ -185,10 +186,10 @@ def _grid(top: float, width: int = WIDTH, *, percent: bool = False) -> str:
     return "".join(parts)
 
 
-def _label(x: float, text: str, width: int = WIDTH) -> str:
+def _label(x: float, text: str, width: int = WIDTH, css: str = "small") -> str:
     x = min(max(x, LEFT), width - 14)
     return (
-        f'<text class="small" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f'<text class="{css}" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">'
         f"{escape(text)}</text>"
     )
 

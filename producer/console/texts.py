@@ -299,8 +299,6 @@ ZH = {
     "{n} min ago": "{n} 分钟前",
     "{n} h ago": "{n} 小时前",
     "{n} days ago": "{n} 天前",
-    "viewer": "观察员",
-    "moderator": "审核员",
     # reasons
     "the model sees nothing explicit": "模型未发现违规内容",
     "the model is sure": "模型确信违规",
@@ -329,6 +327,10 @@ ZH = {
 }
 
 
+#: `operator` the role and `operator` the tier are two words in Chinese.
+ROLES_ZH = {"viewer": "观察员", "moderator": "审核员", "operator": "运维"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Translator:
     """Says things in one language."""
@@ -345,6 +347,10 @@ class Translator:
         if code.startswith("flat: "):
             return f"{self('rule')}: {code.removeprefix('flat: ')}"
         return self(REASONS[code]) if code in REASONS else code
+
+    def role(self, name: str) -> str:
+        """What a person may do, in one word."""
+        return ROLES_ZH.get(name, name) if self.language == "zh-CN" else name
 
     def tier(self, decided_by: str) -> str:
         """Who decided, such as `model` or `operator:ann`."""

@@ -24,7 +24,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    initialize,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -91,6 +93,12 @@ class Life(RuleBasedStateMachine):
 
     # -- the web tier --------------------------------------------------------------------------
 
+    @initialize()
+    def some_uploads(self) -> None:
+        """Something to work on."""
+        for upload_id in IDS[:2]:
+            self.submit(upload_id, Priority.NORMAL)
+
     @rule(upload_id=st.sampled_from(IDS), priority=st.sampled_from(Priority))
     def submit(self, upload_id: str, priority: Priority) -> None:
         """The first submit creates, every other one reports."""
@@ -124,14 +132,11 @@ class Life(RuleBasedStateMachine):
             assert avatar is not None
             assert STAGE_OF[avatar.state] == stage
             found.append(Held(lease.item, stage, token, avatar))
-        return tuple(found)
+        return multiple(*found)
 
-    @rule(held=hands, index=st.integers(0, 2), outcome=st.integers(0, 5))
-    def commit(self, held: tuple[Held, ...], index: int, outcome: int) -> None:
+    @rule(mine=hands, outcome=st.integers(0, 5))
+    def commit(self, mine: Held, outcome: int) -> None:
         """A worker writes its verdict, maybe late, maybe a second time."""
-        if index >= len(held):
-            return
-        mine = held[index]
         to = OUTCOMES[mine.stage][outcome % len(OUTCOMES[mine.stage])]
         expected = self.model[mine.item]
         fresh = (mine.avatar.state, mine.avatar.seq) == (expected.state, expected.seq)
@@ -166,12 +171,9 @@ class Life(RuleBasedStateMachine):
         else:
             assert (done.state, done.seq) == (expected.state, expected.seq)
 
-    @rule(held=hands, index=st.integers(0, 2), keep=st.booleans(), later=st.booleans())
-    def put_back(self, held: tuple[Held, ...], index: int, keep: bool, later: bool) -> None:
+    @rule(mine=hands, keep=st.booleans(), later=st.booleans())
+    def put_back(self, mine: Held, keep: bool, later: bool) -> None:
         """A worker gives back, maybe what it no longer has."""
-        if index >= len(held):
-            return
-        mine = held[index]
         self.sent_back += 1
         self.store.put_back(
             mine.stage,
@@ -183,13 +185,12 @@ class Life(RuleBasedStateMachine):
             keep_crashes=keep,
         )
 
-    @rule(held=hands)
-    def renew(self, held: tuple[Held, ...]) -> None:
+    @rule(mine=hands)
+    def renew(self, mine: Held) -> None:
         """A sign of life never makes up a lease."""
-        for mine in held:
-            before = places(self.store, mine.item, mine.stage)
-            self.store.renew(mine.stage, [mine.item], lease_s=LEASE_S, token=mine.token)
-            assert places(self.store, mine.item, mine.stage) == before
+        before = places(self.store, mine.item, mine.stage)
+        self.store.renew(mine.stage, [mine.item], lease_s=LEASE_S, token=mine.token)
+        assert places(self.store, mine.item, mine.stage) == before
 
     @rule()
     def time_passes(self) -> None:
@@ -203,33 +204,32 @@ class Life(RuleBasedStateMachine):
         """A deliverer takes callbacks."""
         line = callback_line_of()
         lease_s = 0.0005 if dies else LEASE_S
-        return tuple(
-            (lease.item, token) for lease in self.store.claim(line, 2, lease_s=lease_s, token=token)
-        )
+        leases = self.store.claim(line, 2, lease_s=lease_s, token=token)
+        return multiple(*((lease.item, token) for lease in leases))
 
     @rule(taken=deliveries, bury=st.booleans())
-    def end_callbacks(self, taken: tuple[tuple[str, str], ...], bury: bool) -> None:
+    def end_callback(self, taken: tuple[str, str], bury: bool) -> None:
         """Delivered or given up, by the present holder only."""
-        for item, token in taken:
-            entry = self.store.callback(item)
-            if entry is None:
-                self.store.drop(callback_line_of(), item, token=token)
-                continue
-            upload_id, _, seq = item.rpartition("#")
-            assert entry.data["state"] == self.model[upload_id].history[int(seq) - 1]
-            letter = DeadLetter.of(
-                item,
-                Stage.CALLBACK,
-                StorageUnavailable("no"),
-                attempts=1,
-                first_failed_at=1.0,
-                now=2.0,
-            )
-            ended = self.store.end_callback(
-                entry, token=token, detail={}, bury=letter.to_dict() if bury else None
-            )
-            if ended and not bury:
-                self.delivered[item] = self.delivered.get(item, 0) + 1
+        item, token = taken
+        entry = self.store.callback(item)
+        if entry is None:
+            self.store.drop(callback_line_of(), item, token=token)
+            return
+        upload_id, _, seq = item.rpartition("#")
+        assert entry.data["state"] == self.model[upload_id].history[int(seq) - 1]
+        letter = DeadLetter.of(
+            item,
+            Stage.CALLBACK,
+            StorageUnavailable("no"),
+            attempts=1,
+            first_failed_at=1.0,
+            now=2.0,
+        )
+        ended = self.store.end_callback(
+            entry, token=token, detail={}, bury=letter.to_dict() if bury else None
+        )
+        if ended and not bury:
+            self.delivered[item] = self.delivered.get(item, 0) + 1
 
     # -- operators -----------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ def test_a_secrets_folder_that_is_none_is_named(
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "gone", tmp_path / "file"):
         monkeypatch.setenv("AVATARMOD_SECRETS_FOLDER", str(path))
-        with pytest.raises(ConfigurationError, match="AVATARMOD_SECRETS_FOLDER: .* is no folder"):
+        with pytest.raises(ConfigurationError, match=r"AVATARMOD_SECRETS_FOLDER: .* is no folder"):
             load_settings(Settings)
 
 

@@ -179,12 +179,38 @@ class LazyLedger:
             if self._ledger is None and time.monotonic() >= self._next_try_s:
                 self._next_try_s = time.monotonic() + LEDGER_AGAIN_S
                 try:
-                    from worker.ledger import Ledger
-
-                    self._ledger = Ledger.open(self._settings)
+                    self._ledger = open_ledger(self._settings)
                 except (LedgerUnavailable, ConfigurationError, ModuleNotFoundError) as error:
                     log.warning("ledger_absent", error=type(error).__name__)
             return self._ledger
+
+
+def open_ledger(settings: WorkerSettings) -> Any:
+    """The ledger for reading, or None before a worker has made its tables.
+
+    Migrations are the worker's; without them this process saves Alembic's memory.
+
+    Raises:
+        ConfigurationError: the address cannot be used, or a driver is not installed.
+        LedgerUnavailable: the database does not answer.
+    """
+    import sqlalchemy as sa
+
+    from producer.errors import LedgerUnavailable
+    from worker.ledger import make_engine
+    from worker.ledger_reads import LedgerReads
+    from worker.ledger_table import events
+
+    engine = make_engine(settings)
+    try:
+        is_there = sa.inspect(engine).has_table(events.name)
+    except sa.exc.SQLAlchemyError as error:
+        engine.dispose()
+        raise LedgerUnavailable(f"the ledger does not answer: {type(error).__name__}") from error
+    if not is_there:
+        engine.dispose()
+        return None
+    return LedgerReads(engine, settings.namespace)
 
 
 class ProviderDesk:

@@ -17,7 +17,15 @@ from rich.table import Table
 
 from producer.errors import BundleError, ConfigurationError
 from producer.settings import load_settings
-from worker.bundle import DESCRIPTION_FILE, SHIPPED_FOLDER, Bundle, list_bundles
+from worker.bundle import (
+    CURRENT,
+    DESCRIPTION_FILE,
+    SHIPPED_FOLDER,
+    Bundle,
+    list_bundles,
+    promote,
+    roll_back,
+)
 from worker.calibration import calibration_to_dict, fit_isotonic, fit_platt
 from worker.settings import WorkerSettings
 
@@ -87,6 +95,40 @@ def verify_command(name: str | None, as_json: bool) -> None:
     for key, value in engine.description.items():
         if key != "bundle":
             click.echo(f"  {key.replace('_', ' ')}: {_text(value)}")
+
+
+@bundle.command("promote")
+@click.argument("name")
+def promote_command(name: str) -> None:
+    """Make a bundle the one in use; workers with AVATARMOD_BUNDLE=current take it up at once."""
+    settings = _settings()
+    try:
+        found = promote(name, settings.models_folder)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"current is {found.id}")
+    _say_how(settings)
+
+
+@bundle.command("rollback")
+def rollback_command() -> None:
+    """Go back to the bundle before the last promotion."""
+    settings = _settings()
+    try:
+        found = roll_back(settings.models_folder)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"current is {found.id}")
+    _say_how(settings)
+
+
+def _say_how(settings: WorkerSettings) -> None:
+    if settings.bundle != CURRENT:
+        click.echo(
+            f"AVATARMOD_BUNDLE is {settings.bundle!r}: set it to {CURRENT!r} once, so that workers "
+            "follow promotions",
+            err=True,
+        )
 
 
 @bundle.command("calibrate")

@@ -11,13 +11,16 @@ import socket
 import time
 from collections.abc import Iterator
 from typing import Literal
+from urllib.parse import urlsplit
 
 import click
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from producer.connect import connect_store
 from producer.errors import ConfigurationError
+from producer.http_guard import check_reachable, parse_networks
 from producer.settings import load_settings
 from producer.store import Store
 from worker.alarms import evaluate, gather, provider_statuses
@@ -93,6 +96,7 @@ def _checks() -> Iterator[Check]:
     yield Check("settings", "fine", "readable")
     yield _bundle(settings)
     yield _disk(settings)
+    yield _callback(settings)
     try:
         store = connect_store(settings)
     except ConfigurationError as error:
@@ -112,6 +116,24 @@ def _bundle(settings: WorkerSettings) -> Check:
     except ConfigurationError as error:
         return Check("bundle", "critical", str(error), "`avatarmod export` makes one")
     return Check("bundle", "fine", f"{bundle.id}, every hash is right")
+
+
+def _callback(settings: WorkerSettings) -> Check:
+    if not settings.callback_url:
+        return Check("callback", "fine", "none configured: the web tier polls")
+    parts = urlsplit(settings.callback_url)
+    fix = "correct AVATARMOD_CALLBACK_URL, or list the network in AVATARMOD_PRIVATE_NETWORKS"
+    if not settings.callback_secrets:
+        return Check(
+            "callback", "warning", "callbacks are not signed", "set AVATARMOD_CALLBACK_SECRETS"
+        )
+    try:
+        check_reachable(
+            parts.hostname or "", parts.port or 443, parse_networks(settings.private_networks)
+        )
+    except httpx.RequestError as error:
+        return Check("callback", "critical", str(error), fix)
+    return Check("callback", "fine", f"signed, to {parts.scheme}://{parts.netloc}")
 
 
 def _disk(settings: WorkerSettings) -> Check:

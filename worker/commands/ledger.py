@@ -140,7 +140,7 @@ def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _columns() -> list[str]:
-    from worker.ledger_reads import events
+    from worker.ledger_table import events
 
     names = [column.name for column in events.columns if column.name != "cost_microyuan"]
     return [*names, "cost_yuan"]

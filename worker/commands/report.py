@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from producer.settings import Settings, load_settings
-from worker.report import By, Report, make_report, money_rows, period_rows, tier_rows, to_page
+from worker.report import (
+    By,
+    Report,
+    make_report,
+    money_rows,
+    period_rows,
+    shadow_rows,
+    tier_rows,
+    to_page,
+)
 
 
 @click.command()
@@ -51,7 +60,8 @@ def report(by: By, last: int, html_file: Path | None, as_json: bool) -> None:
 
 def print_report(console: Console, made: Report) -> None:
     """For people."""
-    for header, rows in (period_rows(made), tier_rows(made), money_rows(made)):
+    tables = (period_rows(made), tier_rows(made), shadow_rows(made), money_rows(made))
+    for header, rows in tables:
         if rows:
             print_rows(console, header, rows)
     if not made.total.uploads:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from worker.ledger_reads import metadata
+from worker.ledger_table import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -51,6 +51,10 @@ for (const form of document.querySelectorAll("form[data-rows]")) {
   update();
 }
 
+// On a phone the places are a strip; the present one must be in sight.
+const here = document.querySelector(".side nav a[aria-current]");
+if (here) here.parentElement.scrollLeft = here.offsetLeft - 60;
+
 // A double click must not decide about two pictures.
 for (const form of document.querySelectorAll("form[method=post]")) {
   form.addEventListener("submit", (event) => {

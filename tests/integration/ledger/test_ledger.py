@@ -20,7 +20,7 @@ from producer.settings import Settings
 from producer.store import Store
 from tests.integration.ledger.conftest import advance, upload
 from worker.ledger import HEAD, MIGRATIONS, Ledger, LedgerDrain, ledger_url
-from worker.ledger_reads import events
+from worker.ledger_table import events
 
 TENCENT = Opinion(provider="tencent", decision="block", cost_yuan=0.0015, latency_s=0.2)  # type: ignore[arg-type]
 

@@ -145,8 +145,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     secret = SecretStr("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     folder = tmp_path_factory.mktemp("stack")
     policy = folder / "policy.toml"
-    # The badge of the samples is gray under these cut-offs, whatever the defaults become.
-    policy.write_text("[photo]\napprove_below = 0.02\n[drawn]\napprove_below = 0.02\n")
+    # Drawn samples are gray under these cut-offs, whatever the defaults become.
+    policy.write_text("[photo]\napprove_below = 0.001\n[drawn]\napprove_below = 0.001\n")
     with Receiver(secret) as receiver:
         env = {
             "AVATARMOD_DATA_FOLDER": str(folder),

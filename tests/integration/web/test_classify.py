@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.integration.web.conftest import Serve, Stack, show_worker, store_of, with_key
-from worker.samples import encode, landscape, letter_tile, png_bomb, transparent_badge
+from worker.samples import encode, identicon, landscape, png_bomb, transparent_badge
 
 LANDSCAPE = encode(landscape(), "JPEG", quality=90)
 GRAY = transparent_badge()
@@ -62,7 +62,7 @@ def test_unusable_pictures_are_problems(stack: Stack, data: bytes, status: int, 
 
 @pytest.mark.parametrize(
     ("data", "status"),
-    [(LANDSCAPE, 200), (encode(letter_tile(), "PNG"), 200), (GRAY, 406), (b"no picture", 406)],
+    [(LANDSCAPE, 200), (encode(identicon(), "PNG"), 200), (GRAY, 406), (b"no picture", 406)],
 )
 def test_pict_rs_hears_200_or_406(stack: Stack, data: bytes, status: int) -> None:
     """Raw bytes with the key in the address, as pict-rs sends them, are accepted or refused."""

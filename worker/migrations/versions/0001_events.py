@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 revision = "0001"
 down_revision = None
@@ -16,8 +16,13 @@ depends_on = None
 
 
 def _text(name: str, length: int) -> sa.Column[str]:
+    bytewise = postgresql.VARCHAR(length, collation="C")
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    kind = sa.String(length).with_variant(exact, "mysql", "mariadb")
+    kind = (
+        sa.String(length)
+        .with_variant(exact, "mysql", "mariadb")
+        .with_variant(bytewise, "postgresql")
+    )
     return sa.Column(name, kind, nullable=False)
 
 

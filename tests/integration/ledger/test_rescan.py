@@ -1,0 +1,91 @@
+"""After a change of model: only what would be decided anew is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from producer.contract import Avatar, AvatarState
+from producer.store import Store
+from tests.integration.ledger.conftest import advance
+from worker.bundle import Bundle
+from worker.policy import CutOffs, Policy
+from worker.rescan import Rescan
+from worker.scoring import Scored, Scorer
+from worker.settings import WorkerSettings
+
+HALF = CutOffs(approve_below=0.4, block_from=0.6)
+POLICY = Policy(photo=HALF, drawn=HALF)
+
+
+@pytest.fixture
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """The picture's bytes are its score."""
+
+    def score(self: Scorer, data: bytes) -> Scored:
+        views = ((float(data), 0, "", "whole"),)
+        return Scored(
+            sha256="a" * 64, format="PNG", width_px=9, height_px=9, views=views, drawn=0.0, flat=""
+        )
+
+    monkeypatch.setattr(Scorer, "score", score)
+    settings = WorkerSettings(data_folder=tmp_path)
+    return Scorer(settings, Bundle.load("open-nsfw", tmp_path))
+
+
+def decided(store: Store, upload_id: str, state: AvatarState, by: str) -> None:
+    store.submit(Avatar(upload_id=upload_id, state=AvatarState.QUEUED, seq=1), max_backlog=99)
+    fields = {"decided_by": by, "bundle": "old@1", "policy": "old"}
+    advance(store, upload_id, state, fields)
+
+
+def run(store: Store, scorer: Scorer, scores: dict[str, float], *, dry: bool = False) -> Rescan:
+    work = Rescan(
+        store=store,
+        fetch=lambda _image, upload_id: str(scores[upload_id]).encode(),
+        scorer=scorer,
+        policy=POLICY,
+        has_reviewers=lambda _region: True,
+        callback_url=lambda _avatar: "http://127.0.0.1:9/hook",
+        dry_run=dry,
+    )
+    assert len(list(work.run([*scores, "expired"]))) == len(scores) + 1
+    return work
+
+
+def test_only_what_differs_is_touched(store: Store, scorer: Scorer) -> None:
+    """Changed ones are written and told; the others keep their sequence number."""
+    decided(store, "same", AvatarState.APPROVED, "model")
+    decided(store, "worse", AvatarState.APPROVED, "cache")
+    decided(store, "unsure", AvatarState.BLOCKED, "model")
+    decided(store, "person", AvatarState.BLOCKED, "operator:eve")
+    decided(store, "cloud", AvatarState.APPROVED, "review:tencent")
+    scores = {"same": 0.1, "worse": 0.9, "unsure": 0.5, "person": 0.1, "cloud": 0.9}
+    dry = run(store, scorer, scores, dry=True)
+    assert dry.done.outcomes == {"same": 1, "changed": 2, "not ours": 2, "expired": 1}
+    assert store.get("worse").state == AvatarState.APPROVED  # type: ignore[union-attr]
+
+    work = run(store, scorer, scores)
+    assert work.done.changes == {("approved", "blocked"): 1, ("blocked", "reviewing"): 1}
+    found = {a.upload_id: a for a in store.get_many(list(scores)) if a}
+    assert {name: (a.state.value, a.seq) for name, a in found.items()} == {
+        "same": ("approved", 2),
+        "worse": ("blocked", 3),
+        "unsure": ("reviewing", 3),
+        "person": ("blocked", 2),
+        "cloud": ("approved", 2),
+    }
+    assert found["worse"].bundle == scorer.bundle.id
+    assert store.callback("worse#3") is not None
+    assert store.callback("same#3") is None
+    assert store.waiting("review")["waiting"] == 1
+
+
+def test_a_second_run_changes_nothing(store: Store, scorer: Scorer) -> None:
+    """What was changed is up to date; what stayed stays."""
+    decided(store, "worse", AvatarState.APPROVED, "model")
+    run(store, scorer, {"worse": 0.9})
+    again = run(store, scorer, {"worse": 0.9})
+    assert again.done.outcomes == {"up to date": 1, "expired": 1}
+    assert not again.done.changes

@@ -1,0 +1,171 @@
+"""What the ledger's questions are answered with: counts of a period, plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import zoneinfo
+from collections.abc import Sequence
+from typing import Any
+
+from producer.contract import AvatarState
+
+#: Millionths of a yuan in one yuan.
+MICRO = 1_000_000
+
+#: States of an upload whose first look was not clear.
+GRAY_STATES = (str(AvatarState.REVIEWING), str(AvatarState.HELD))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """How many pictures the model put between two probabilities, and what became of them."""
+
+    low: float
+    high: float
+    approved: int
+    gray: int
+    blocked: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ShadowCounts:
+    """Uploads by (live verdict, verdict of the shadow)."""
+
+    bundle: str
+    policy: str
+    counts: dict[tuple[str, str], int]
+
+    @property
+    def looked(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+    def newly(self, verdict: str) -> int:
+        """How many the shadow would have given this verdict that live had another."""
+        return sum(n for (live, would), n in self.counts.items() if would == verdict != live)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        newly = {f"newly_{name}": self.newly(name) for name in ("approved", "gray", "blocked")}
+        return {"bundle": self.bundle, "policy": self.policy, "looked": self.looked, **newly}
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """How many verdicts, and percentiles of their seconds in the order asked for."""
+
+    count: int
+    percentiles_s: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeriodCounts:
+    """What happened from `start` (included) to `end` (excluded), seconds since the epoch.
+
+    Args:
+        uploads: accepted.
+        first_looks: verdicts of the first tier: approved, blocked, gray or rejected.
+        states: transitions by the state they led to.
+        tiers: final verdicts by who gave them: model, cache, rule, review, operator.
+        providers: billed calls and yuan by review provider.
+        callbacks: ended callbacks by outcome.
+    """
+
+    start: float
+    end: float
+    uploads: int
+    first_looks: dict[str, int]
+    states: dict[str, int]
+    tiers: dict[str, int]
+    providers: dict[str, tuple[int, float]]
+    callbacks: dict[str, int]
+    zone: str = "UTC"
+
+    @property
+    def date(self) -> str:
+        """The local date of its start, in the zone that made the period begin at midnight."""
+        zone = zoneinfo.ZoneInfo(self.zone)
+        return dt.datetime.fromtimestamp(self.start, zone).date().isoformat()
+
+    @property
+    def judged(self) -> int:
+        """Pictures that the first tier judged; rejected files are none."""
+        return sum(self.first_looks.get(name, 0) for name in ("approved", "blocked", "gray"))
+
+    @property
+    def gray_share(self) -> float | None:
+        """Share of judged pictures that were not clear; None where none was judged."""
+        return self.first_looks.get("gray", 0) / self.judged if self.judged else None
+
+    @property
+    def provider_calls(self) -> int:
+        """Billed calls at all providers."""
+        return sum(calls for calls, _ in self.providers.values())
+
+    @property
+    def cost_yuan(self) -> float:
+        """Paid to all providers."""
+        return sum(yuan for _, yuan in self.providers.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "date": self.date,
+            "start": self.start,
+            "end": self.end,
+            "uploads": self.uploads,
+            "judged": self.judged,
+            "gray_share": self.gray_share,
+            "first_looks": self.first_looks,
+            "states": self.states,
+            "tiers": self.tiers,
+            "provider_calls": self.provider_calls,
+            "cost_yuan": round(self.cost_yuan, 6),
+            "providers": {
+                name: {"calls": calls, "yuan": round(yuan, 6)}
+                for name, (calls, yuan) in self.providers.items()
+            },
+            "callbacks": self.callbacks,
+        }
+
+
+def make_period(start: float, end: float, zone: str, rows: Sequence[Any]) -> PeriodCounts:
+    """Add up rows of (kind, from, to, tier, provider, number, calls, microyuan)."""
+    uploads = 0
+    first_looks: dict[str, int] = {}
+    states: dict[str, int] = {}
+    tiers: dict[str, int] = {}
+    providers: dict[str, tuple[int, float]] = {}
+    callbacks: dict[str, int] = {}
+
+    def add(counts: dict[str, int], name: str, number: int) -> None:
+        counts[name] = counts.get(name, 0) + number
+
+    for kind, from_state, to_state, tier, provider, number, calls, microyuan in rows:
+        if provider:
+            before = providers.get(provider, (0, 0.0))
+            providers[provider] = (before[0] + int(calls), before[1] + int(microyuan) / MICRO)
+        if kind == "callback":
+            add(callbacks, to_state, number)
+        if kind != "transition":
+            continue
+        if not from_state:
+            uploads += number
+            continue
+        add(states, to_state, number)
+        if from_state == "queued" and to_state != "dead" and tier != "operator":
+            add(first_looks, "gray" if to_state in GRAY_STATES else to_state, number)
+        if to_state in ("approved", "blocked"):
+            add(tiers, tier or "unknown", number)
+    return PeriodCounts(
+        start=start,
+        end=end,
+        uploads=uploads,
+        first_looks=first_looks,
+        states=states,
+        tiers=tiers,
+        providers=providers,
+        callbacks=callbacks,
+        zone=zone,
+    )
