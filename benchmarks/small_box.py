@@ -99,6 +99,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small parts; finishes in a minute")
     parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 60)")
+    parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 5)")
     parser.add_argument("--memory-mb", type=int, default=2048, help="memory of the box")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -109,6 +110,7 @@ def _options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     options.uploads = options.uploads or (60 if options.quick else 5000)
+    options.worst = options.worst or (5 if options.quick else 32)
     return options
 
 
@@ -257,7 +259,7 @@ def run(
     day = _paced(load, "day", DAY, 0.2 if options.quick else 5.0, reads=True)
     day_s = np.percentile(load.latencies_s(day), [50, 99])
     console.print(f"day: {len(day)} uploads, p50 {day_s[0]:.3f} s, p99 {day_s[1]:.3f} s")
-    _worst(load, watch, 5 if options.quick else 32, console)
+    _worst(load, watch, options.worst, console)
     return {
         "uploads": options.uploads,
         "seconds": round(seconds, 1),
