@@ -173,5 +173,5 @@ class TestFinding:
     def test_a_bad_option_in_the_address_is_a_configuration_error(self) -> None:
         """Also what only the client library finds out."""
         settings = load_settings(Settings, redis_url="redis://127.0.0.1:6379/0?db=first")
-        with pytest.raises(ConfigurationError, match="AVATARMOD_REDIS_URL: "):
+        with pytest.raises(ConfigurationError, match="AVATARMOD_REDIS_URL is no Redis address"):
             connect_store(settings)

@@ -47,6 +47,7 @@ avatars = st.builds(
     decided_by=texts,
     reason=texts,
     attempts=st.integers(0, 99),
+    first_failed_at=st.floats(0, 2e9),
     tried=texts,
     created_at=st.floats(0, 4e9),
     updated_at=st.floats(0, 4e9),

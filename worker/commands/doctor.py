@@ -116,7 +116,7 @@ def _broker(settings: WorkerSettings) -> Check:
     with app.connection_for_write() as connection:
         place = connection.as_uri()  # without the password
         try:
-            connection.ensure_connection(max_retries=1, timeout=CONNECT_TIMEOUT_S)
+            connection.ensure_connection(max_retries=1, timeout=int(CONNECT_TIMEOUT_S))
         except (OperationalError, OSError) as error:
             return Check(
                 "broker",
