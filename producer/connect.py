@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from producer.contract import TASK_NAMES, Stage
 from producer.errors import ConfigurationError
@@ -26,6 +26,12 @@ from producer.store import Store
 
 #: Seconds; a Redis that answers slower than this is treated as unreachable.
 SOCKET_TIMEOUT_S = 5.0
+
+#: Seconds; a host that does not accept a connection within this is treated as gone.
+CONNECT_TIMEOUT_S = 3.0
+
+#: Time limits of connections to Sentinels; without them a frozen one would hold its asker for ever.
+SENTINEL_LIMITS = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
 
 
 def instance_file(data_folder: Path) -> Path:
@@ -74,7 +80,7 @@ def redis_client(url: str) -> redis.Redis:
     options: dict[str, Any] = {
         "decode_responses": True,
         "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": 3.0,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "health_check_interval": 10,
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
         "retry_on_error": [redis.ConnectionError, redis.ReadOnlyError],
@@ -82,12 +88,16 @@ def redis_client(url: str) -> redis.Redis:
     if not url.startswith("redis+sentinel://"):
         try:
             return redis.Redis.from_url(url, **options)
-        except ValueError as error:
-            raise ConfigurationError(f"{ENV_PREFIX}REDIS_URL: {error}") from error
+        except ValueError:
+            # The library's message repeats a piece of the address, which may be of the password.
+            raise ConfigurationError(
+                f"{ENV_PREFIX}REDIS_URL is no Redis address; write one such as "
+                "redis://:password@host:6379/0, with / ? # @ % in a password percent-encoded"
+            ) from None
     place = parse_sentinel(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         place.hosts,
-        sentinel_kwargs={"socket_timeout": SOCKET_TIMEOUT_S, "password": place.sentinel_password},
+        sentinel_kwargs={**SENTINEL_LIMITS, "password": place.sentinel_password},
         db=place.db,
         username=place.username,
         password=place.password,
@@ -113,33 +123,52 @@ def parse_sentinel(url: str) -> SentinelPlace:
     """Read a Sentinel address.
 
     Raises:
-        ConfigurationError: the master's name is missing or a port is no number.
+        ConfigurationError: the master's name, a host or a port is missing or wrong.
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
-    if "master" not in query:
-        raise ConfigurationError(
-            f"{ENV_PREFIX}REDIS_URL: say which master, as in "
-            "redis+sentinel://host:26379,host:26379/0?master=mymaster"
-        )
     try:
-        pairs = [
-            (host, int(port or 26379))
-            for host, _, port in (h.partition(":") for h in hosts.split(","))
-        ]
+        pairs = [_host_and_port(host) for host in hosts.split(",")]
         db = int(parts.path.strip("/") or 0)
-    except ValueError as error:
-        raise ConfigurationError(f"{ENV_PREFIX}REDIS_URL: {error}") from error
+        master = query["master"]
+    except (ValueError, KeyError):
+        # Nothing of the address is repeated: an unencoded password may stand where a port should.
+        raise ConfigurationError(
+            f"{ENV_PREFIX}REDIS_URL is no Sentinel address; write "
+            "redis+sentinel://:password@host:26379,host:26379/0?master=mymaster, with / ? # @ % "
+            "in a password percent-encoded"
+        ) from None
     return SentinelPlace(
         hosts=pairs,
-        master=query["master"],
+        master=master,
         db=db,
         username=unquote(username) or None,
         password=unquote(password) or None,
         sentinel_password=query.get("sentinel_password"),
     )
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """`host`, `host:port`, `[::1]` or `[::1]:port`.
+
+    Raises:
+        ValueError: there is no host, or the port is no number.
+    """
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or 26379
+
+
+def place_of(client: redis.Redis) -> str:
+    """Where a client connects to, in words and without secrets."""
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    if isinstance(pool, SentinelConnectionPool):
+        return f"the master {pool.service_name!r} that the Sentinels name"
+    return str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
 
 
 def check_redis(client: redis.Redis) -> None:
@@ -148,8 +177,7 @@ def check_redis(client: redis.Redis) -> None:
     Raises:
         ConfigurationError: Redis does not answer, refuses us or is too old.
     """
-    options = client.connection_pool.connection_kwargs
-    place = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+    place = place_of(client)
     try:
         info: dict[str, Any] = client.info("server")
     except redis.AuthenticationError as error:
@@ -174,25 +202,31 @@ def connect_store(settings: Settings) -> Store:
     """
     client = redis_client(find_redis_url(settings))
     check_redis(client)
-    return Store(client, settings.namespace, record_ttl_s=settings.record_ttl_s)
+    return Store(
+        client,
+        settings.namespace,
+        record_ttl_s=settings.record_ttl_s,
+        replicas=settings.redis_replicas,
+    )
 
 
 def celery_broker(redis_url: str) -> tuple[str, dict[str, Any]]:
     """The same server in kombu's spelling, and the transport options that go with it."""
     parts = urlsplit(redis_url)
     if parts.scheme == "unix":
-        return f"redis+socket://{parts.path}?virtual_host=0", {}
+        database = dict(parse_qsl(parts.query)).get("db", "0")
+        credentials = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+        return f"redis+socket://{credentials}{parts.path}?virtual_host={database}", {}
     if parts.scheme != "redis+sentinel":
         return redis_url, {}
     place = parse_sentinel(redis_url)
     credentials = ""
     if place.password:
         credentials = f"{quote(place.username or '', safe='')}:{quote(place.password, safe='')}@"
-    urls = [f"sentinel://{credentials}{host}:{port}/{place.db}" for host, port in place.hosts]
-    options: dict[str, Any] = {"master_name": place.master}
-    if place.sentinel_password:
-        options["sentinel_kwargs"] = {"password": place.sentinel_password}
-    return ";".join(urls), options
+    hosts = [(f"[{host}]" if ":" in host else host, port) for host, port in place.hosts]
+    urls = [f"sentinel://{credentials}{host}:{port}/{place.db}" for host, port in hosts]
+    limits = {**SENTINEL_LIMITS, "password": place.sentinel_password}
+    return ";".join(urls), {"master_name": place.master, "sentinel_kwargs": limits}
 
 
 def make_celery(settings: Settings, redis_url: str) -> Celery:
@@ -205,12 +239,19 @@ def make_celery(settings: Settings, redis_url: str) -> Celery:
     if settings.broker_url is not None:
         broker, options = settings.broker_url.get_secret_value(), {}
     if broker.startswith("amqp"):
-        transport: dict[str, Any] = {"read_timeout": SOCKET_TIMEOUT_S, "write_timeout": 5}
+        transport: dict[str, Any] = {
+            "read_timeout": SOCKET_TIMEOUT_S,
+            "write_timeout": SOCKET_TIMEOUT_S,
+            # Without these, an enqueue would wait for a broker that is away until it comes back.
+            "max_retries": 1,
+            "interval_start": 0,
+            "connect_retries_timeout": CONNECT_TIMEOUT_S,
+        }
     else:
         transport = {
             "global_keyprefix": f"{settings.namespace}:celery:",
             "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": 3,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
             "socket_keepalive": True,
             "health_check_interval": 10,
             "retry_on_timeout": False,

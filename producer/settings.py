@@ -56,6 +56,13 @@ class Settings(BaseSettings):
         description="Another broker for Celery's doorbells, such as amqp://user:password@host//; "
         "empty: the same Redis.",
     )
+    redis_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Replicas that must hold an upload before it counts as accepted, so that a "
+        "fail-over loses none; 0: do not wait.",
+    )
     namespace: str = Field(
         "avatarmod",
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
@@ -234,6 +241,7 @@ class Settings(BaseSettings):
         scheme = urlsplit(value.get_secret_value()).scheme
         if scheme not in ("amqp", "amqps", "redis", "rediss"):
             raise ValueError(f"scheme {scheme!r} is not known; use amqp://user:password@host//")
+        _check_host_and_port(urlsplit(value.get_secret_value()), "amqp://user:password@host:5672//")
         return value
 
     @field_validator("private_networks", mode="after")

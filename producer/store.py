@@ -19,6 +19,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     events:dropped              string  how many events the memory guard removed unread
     counts                      hash    transitions by state since the beginning
     workers                     hash    process -> its last sign of life (JSON)
+    replicated                  string  written before each wait for replicas
     bell:<stage>                string  a doorbell message is on its way; two seconds
     verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
@@ -31,6 +32,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -56,6 +58,9 @@ BELL_S = 2
 
 #: Seconds after which a process without a sign of life counts as gone.
 ALIVE_S = 15
+
+#: Seconds that replicas may take to confirm an upload.
+REPLICAS_S = 2.0
 
 #: Seconds that a decided outcome waits for Redis to come back.
 PATIENCE_S = 120.0
@@ -100,6 +105,8 @@ class Transition:
         callback_url: who hears of it; empty for nobody.
         bury: a dead letter to write (JSON-ready), or None.
         unbury: remove the upload's dead letter (a replay).
+        remember: (key, JSON) of a verdict to keep for the same content; a convenience that is not
+            part of the atomic step.
     """
 
     avatar: Avatar
@@ -112,6 +119,7 @@ class Transition:
     callback_url: str = ""
     bury: dict[str, Any] | None = None
     unbury: bool = False
+    remember: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,12 +166,24 @@ class Store:
     """Reads and changes records. Safe to share between threads.
 
     Redis errors pass through as `redis.RedisError`; a caller at a task's edge retries.
+
+    Args:
+        client: the connections.
+        namespace: first part of every key.
+        record_ttl_s: how long a final record is kept.
+        replicas: how many must hold an upload before `submit` returns.
     """
 
     def __init__(
-        self, client: redis.Redis, namespace: str = "avatarmod", *, record_ttl_s: float = 2592000.0
+        self,
+        client: redis.Redis,
+        namespace: str = "avatarmod",
+        *,
+        record_ttl_s: float = 2592000.0,
+        replicas: int = 0,
     ) -> None:
         self.redis = client
+        self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self.record_ttl_s = record_ttl_s
         folder = resources.files("producer") / "lua"
@@ -189,13 +209,25 @@ class Store:
     def submit_many(
         self, avatars: Sequence[Avatar], *, max_backlog: int
     ) -> list[tuple[str, Avatar]]:
-        """`submit` for several, each atomic by itself, in one round trip; order is kept."""
+        """`submit` for several, each atomic by itself, in one round trip; order is kept.
+
+        Raises:
+            redis.TimeoutError: too few replicas confirmed it in time; the master has it.
+        """
         if not avatars:
             return []
         pipe = self.redis.pipeline(transaction=False)
         for avatar in avatars:
             self._queue_submit(pipe, avatar, max_backlog)
-        outcomes = [str(outcome) for outcome, _, _ in pipe.execute()]
+        if self._replicas:
+            # WAIT counts from this connection's last write: with one of our own it also covers
+            # a record that an earlier try wrote over another connection.
+            pipe.set(self.key("replicated"), 1)
+            pipe.wait(self._replicas, int(REPLICAS_S * 1000))
+        answers = pipe.execute()
+        if self._replicas and int(answers[-1]) < self._replicas:
+            raise redis.TimeoutError(f"{answers[-1]} of {self._replicas} replicas confirmed")
+        outcomes = [str(outcome) for outcome, _, _ in answers[: len(avatars)]]
         known = [a.upload_id for a, o in zip(avatars, outcomes, strict=True) if o == "exists"]
         records = dict(zip(known, self.get_many(known), strict=True)) if known else {}
         return [
@@ -241,7 +273,12 @@ class Store:
         pipe = self.redis.pipeline(transaction=False)
         for transition in transitions:
             self._queue_transition(pipe, transition)
-        return [Advanced(bool(ok), state, int(seq)) for ok, state, seq in pipe.execute()]
+        for transition in transitions:
+            if transition.remember is not None:
+                key, verdict = transition.remember
+                pipe.set(key, verdict, ex=math.ceil(self.record_ttl_s))
+        answers = pipe.execute()[: len(transitions)]
+        return [Advanced(bool(ok), state, int(seq)) for ok, state, seq in answers]
 
     def _queue_transition(self, pipe: Any, change: Transition) -> None:
         avatar = change.avatar

@@ -29,6 +29,7 @@ from producer.errors import ConfigurationError
 from producer.settings import ENV_PREFIX
 from producer.store import Store
 from worker.embedded import EmbeddedValkey
+from worker.memory import release_memory
 from worker.settings import WorkerSettings
 from worker.supervised import SUPERVISED
 
@@ -76,7 +77,14 @@ class Supervisor:
         self._valkey = (
             None if settings.redis_url else EmbeddedValkey(settings.data_folder / "valkey")
         )
-        self._env = {**os.environ, **(env or {}), SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
+        self._env = {
+            # Each further arena keeps what its threads freed; these threads mostly wait.
+            "MALLOC_ARENA_MAX": "2",
+            **os.environ,
+            **(env or {}),
+            SUPERVISED: "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         self._children = [
             Child(name, [sys.executable, "-m", "producer.cli", *command])
             for name, command in self._commands()
@@ -153,6 +161,7 @@ class Supervisor:
         for child in self._children:
             self._spawn(child)
         self._wait_ready(store)
+        release_memory()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -262,8 +271,10 @@ class Supervisor:
             workers = Store(client, self.settings.namespace).workers()
         finally:
             client.close()
+        store = "embedded Valkey" if self._valkey is not None else "configured Redis"
+        broker = "a broker of its own, records in the " if self.settings.broker_url else ""
         return {
-            "broker": "embedded Valkey" if self._valkey is not None else "configured Redis",
+            "broker": broker + store,
             "workers": workers,
             "data": str(self.settings.data_folder),
             "access": self.access,

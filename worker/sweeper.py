@@ -102,7 +102,11 @@ class Sweeper(threading.Thread):
 
     def _ring(self) -> None:
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
-            ring(self._store, self._celery, stage)
+            try:
+                ring(self._store, self._celery, stage)
+            except (OperationalError, OSError) as error:
+                # A broker of its own may be away while Redis is not; the duties go on.
+                log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
         dropped = self._store.guard_events(MAX_EVENTS)
         if dropped:
             log.error("ledger_events_dropped", events=dropped, most=MAX_EVENTS)

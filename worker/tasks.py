@@ -51,8 +51,8 @@ class Doorbell:
         self._running = threading.Lock()
         self._again = threading.Event()
 
-    def answer(self) -> None:
-        """What the Celery task does."""
+    def answer(self, *_: object, **__: object) -> None:
+        """What the Celery task does; a newer version may send arguments, which change nothing."""
         self._again.set()
         while self._again.is_set() and self._running.acquire(blocking=False):
             try:

@@ -139,6 +139,11 @@ class Instance:
             data_folder=self.folder,
             callback_url=self.env["AVATARMOD_CALLBACK_URL"],
             max_backlog=10_000,
+            **{
+                name: self.env[f"AVATARMOD_{name.upper()}"]
+                for name in ("redis_url", "broker_url", "redis_replicas", "namespace")
+                if f"AVATARMOD_{name.upper()}" in self.env
+            },
         )
 
     def pid_of(self, role: str) -> int:

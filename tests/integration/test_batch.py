@@ -17,6 +17,7 @@ import redis
 from producer.contract import AvatarState, Stage
 from producer.dead_letters import DeadLetters
 from producer.errors import CorruptImage, ImageMissing, InferenceFailed, StorageUnavailable
+from producer.metrics import Recorder
 from producer.store import Store
 from tests.support import claim, events, places, put_back, submit, wait_until
 from worker.batch import BatchKnobs, ModerateDrain
@@ -39,6 +40,7 @@ class StubView:
 class StubPicture:
     views: list[StubView]
     flat: str | None = None
+    is_small: bool = False
 
 
 class StubDecoder:
@@ -91,7 +93,7 @@ class Bench:
         self.engine = StubEngine()
         self.reviewers = False
         self.stop = threading.Event()
-        self.outcomes = Outcomes(store, "")
+        self.outcomes = Outcomes(store, "", Recorder())
         self.drain = self.new_drain()
 
     def new_drain(self, **knobs: Any) -> ModerateDrain:
@@ -111,6 +113,7 @@ class Bench:
             policy=Policy(),
             drawn_probability=lambda view: 0.0,
             has_reviewers=lambda region: self.reviewers,
+            recorder=Recorder(),
             knobs=BatchKnobs(**{**options, **knobs}),
         )
 

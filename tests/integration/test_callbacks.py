@@ -18,6 +18,7 @@ from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
 from producer.errors import CallbackFailed, CallbackRefused
 from producer.http_guard import parse_networks
+from producer.metrics import Recorder
 from producer.store import CallbackEntry, Lease, Store, callback_line, endpoint_name
 from tests.integration.servers import Request, Server, serving
 from tests.support import change, claim, events, places, submit, wait_until
@@ -193,6 +194,7 @@ class Desk:
             endpoints=self.endpoints,
             schedule_s=(5.0, 300.0),
             stop=self.stop,
+            recorder=Recorder(),
         )
 
     def outbox(self, url: str, upload_id: str = "a") -> str:

@@ -15,54 +15,24 @@ ROOT = Path(__file__).parents[2]
 #: What a host that only enqueues need not have.
 HEAVY = ("numpy", "onnxruntime", "PIL", "pi_heif", "scipy", "sqlalchemy", "fastapi", "boto3")
 
-#: Modules of the worker that join the others; everything else is a spoke.
-HUBS = {"app", "tasks", "batch", "outcomes", "supervisor", "passage", "commands"}
+#: Modules of the worker that join the others.
+HUBS = {"app", "tasks", "batch", "outcomes", "supervisor"}
 
-#: Tools that people run beside the queue: they join spokes, and the task path never imports them.
-OFFLINE = {
-    "scoring",
-    "dataset",
-    "evaluation",
-    "evaluation_page",
-    "recalibration",
-    "tuning",
-    "what_if",
-    "shadow",
-    "rescan",
-    "backfill",
-    "report",
-}
-
-#: Modules of the worker that anybody may use: pure, or below everything.
-LEAVES = {
-    "settings",
-    "pixels",
-    "policy",
-    "retry",
-    "colours",
-    "frames",
-    "flat",
-    "formats",
-    "views",
-    "memory",
-    "cpus",
-    "supervised",
-    "sweeper",
-    "data",
-    "accuracy",
-    "money",
-    "page",
-}
-
-#: Spokes that are one part in several files.
-PARTS = [
-    {"decode", "decode_child"},
-    {"bundle", "engine", "calibration", "style"},
-    {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},
+#: Parts of the task path; each stands alone.
+SPOKES = [
+    {"decode", "decode_child", "formats", "frames", "views", "colours", "flat"},
+    {"bundle", "engine", "calibration", "style", "cpus", "memory"},
     {"review"},
-    {"alarms", "review"},
-    {"metrics"},
+    {"callback"},
+    {"drain"},
+    {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},
+    {"alarms"},
+    {"sweeper"},
+    {"embedded"},
 ]
+
+#: Pure, or below everything: anybody may use them.
+LEAVES = {"settings", "pixels", "policy", "retry", "supervised"}
 
 
 def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:
@@ -110,28 +80,38 @@ def test_a_host_that_enqueues_loads_nothing_heavy(module: str) -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def spokes() -> list[Path]:
-    """Files of the worker that are neither hub nor leaf."""
+def members(names: set[str]) -> list[Path]:
+    """Files of parts of the worker."""
     return [
         path
         for path in files("worker")
-        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        not in HUBS | LEAVES | OFFLINE
-        and path.name != "__init__.py"
+        if part_of(".".join(path.relative_to(ROOT).with_suffix("").parts)) in names
     ]
 
 
-@pytest.mark.parametrize("path", spokes(), ids=str)
-def test_spokes_do_not_import_each_other(path: Path) -> None:
+def parts_used(path: Path) -> set[str]:
+    """Parts of the worker that a file imports."""
+    return {part_of(name) for name in imports(path) if name.startswith("worker.")}
+
+
+@pytest.mark.parametrize("part", SPOKES, ids=lambda part: min(part))
+def test_spokes_do_not_import_each_other(part: set[str]) -> None:
     """They import the producer, libraries and pure leaves; the hub joins them."""
-    mine = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    friends = {mine}.union(*(part for part in PARTS if mine in part))
-    foreign = {
-        part_of(name)
-        for name in imports(path)
-        if name.startswith("worker.") and part_of(name) not in friends | LEAVES
-    }
-    assert foreign == set()
+    allowed = part | LEAVES | ({"review"} if part == {"alarms"} else set())
+    for path in members(part):
+        assert parts_used(path) <= allowed, path
+
+
+@pytest.mark.parametrize("path", members(HUBS), ids=str)
+def test_the_task_path_uses_no_tool(path: Path) -> None:
+    """Evaluation, tuning and reports stay out of the workers' memory and of their faults."""
+    assert parts_used(path) <= HUBS | LEAVES | set().union(*SPOKES)
+
+
+def test_every_name_above_exists() -> None:
+    """A module that is renamed must be renamed here."""
+    names = {path.stem for path in (ROOT / "worker").iterdir()}
+    assert names >= HUBS | LEAVES | set().union(*SPOKES)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +144,3 @@ def test_importing_a_module_does_nothing(path: Path) -> None:
                 name = getattr(inner.func, "attr", getattr(inner.func, "id", ""))
                 assert name not in suspicious, f"{path.name}:{inner.lineno} calls {name}"
             assert getattr(inner, "attr", "") != "environ", f"{path.name}:{node.lineno}"
-
-
-def test_the_task_path_never_imports_the_tools_beside_it() -> None:
-    """What evaluates, tunes and backfills may be slow and large; the workers must not carry it."""
-    for path in files("worker"):
-        part = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        if part not in OFFLINE | {"commands"}:
-            assert {part_of(name) for name in imports(path)} & OFFLINE == set(), path

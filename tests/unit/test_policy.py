@@ -106,6 +106,15 @@ class TestJudge:
         result = judge([view(0.7)], policy, Region.DOMESTIC, lambda _: drawn)
         assert result.style == style
 
+    def test_a_tiny_picture_is_judged_as_a_drawing_without_asking(self) -> None:
+        """Its style cannot be told; the wider cut-offs leave more to a second opinion."""
+        policy = Policy(
+            photo=CutOffs(approve_below=0.1, block_from=0.5),
+            drawn=CutOffs(approve_below=0.1, block_from=0.9),
+        )
+        result = judge([view(0.7)], policy, Region.DOMESTIC, never_asked, is_small=True)
+        assert (result.verdict, result.style) == (Verdict.GRAY, "small")
+
     @pytest.mark.parametrize(
         ("probability", "reason"), [(0.01, "clear"), (0.5, "gray"), (0.99, "explicit")]
     )

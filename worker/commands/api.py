@@ -18,7 +18,7 @@ import redis
 import structlog
 
 from producer.errors import ConfigurationError
-from worker.memory import rss_bytes
+from worker.memory import release_memory, rss_bytes
 
 if TYPE_CHECKING:
     from producer.api import Services
@@ -91,6 +91,8 @@ def serve(settings: WorkerSettings) -> None:
     # uvicorn raises the signal again after its shutdown; it has been obeyed by then.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
+    # What importing left behind.
+    release_memory()
     try:
         Server(config).run(sockets=[listening])
     finally:
