@@ -17,8 +17,12 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import structlog
+
 from producer.contract import Avatar, AvatarState, Stage
 from producer.store import Store, Transition, callback_line
+
+log = structlog.get_logger()
 
 #: Characters of an error message that are kept.
 MAX_MESSAGE_CHARS = 500
@@ -142,18 +146,16 @@ class DeadLetters:
             pipe = self._store.redis.pipeline(transaction=False)
             for item in items:
                 pipe.hget(self._store.key("dead", str(item)), "letter")
-            for text in pipe.execute():
-                if text is None:
-                    continue
-                letter = DeadLetter.from_dict(json.loads(text))
-                if letter.matches(stage=stage, error=error, since=since):
+            for item, text in zip(items, pipe.execute(), strict=True):
+                letter = _read(str(item), text)
+                if letter and letter.matches(stage=stage, error=error, since=since):
                     yield letter
             start += PAGE
 
     def get(self, item: str) -> DeadLetter | None:
         """The letter of one item, also after a replay while its history is kept."""
         text = cast("str | None", self._store.redis.hget(self._store.key("dead", item), "letter"))
-        return DeadLetter.from_dict(json.loads(text)) if text else None
+        return _read(item, text)
 
     def is_buried(self, item: str) -> bool:
         """Whether it is a dead letter now."""
@@ -176,7 +178,7 @@ class DeadLetters:
         if letter.stage == Stage.CALLBACK:
             return self._end_callback(item, by, delay_s)
         to = AvatarState.REVIEWING if letter.stage == Stage.REVIEW else AvatarState.QUEUED
-        fields = {"attempts": "0", "reason": "replayed", "tried": ""}
+        fields = {"attempts": "0", "first_failed_at": "", "reason": "replayed", "tried": ""}
         return self._leave(item, to, fields, letter.stage, by, delay_s)
 
     def discard(self, item: str, *, by: str) -> bool:
@@ -225,3 +227,14 @@ class DeadLetters:
         entry = self._store.callback(item)
         line = callback_line(entry.endpoint if entry else "")
         return self._store.unbury_callback(item, line, delay_s=delay_s, detail={"by": by})
+
+
+def _read(item: str, text: str | None) -> DeadLetter | None:
+    """A letter as it is kept; one that this version cannot read is left to a newer one."""
+    if text is None:
+        return None
+    try:
+        return DeadLetter.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.error("dead_letter_unreadable", item=item, message=str(error)[:200])
+        return None

@@ -32,6 +32,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -104,6 +105,8 @@ class Transition:
         callback_url: who hears of it; empty for nobody.
         bury: a dead letter to write (JSON-ready), or None.
         unbury: remove the upload's dead letter (a replay).
+        remember: (key, JSON) of a verdict to keep for the same content; a convenience that is not
+            part of the atomic step.
     """
 
     avatar: Avatar
@@ -116,6 +119,7 @@ class Transition:
     callback_url: str = ""
     bury: dict[str, Any] | None = None
     unbury: bool = False
+    remember: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +273,12 @@ class Store:
         pipe = self.redis.pipeline(transaction=False)
         for transition in transitions:
             self._queue_transition(pipe, transition)
-        return [Advanced(bool(ok), state, int(seq)) for ok, state, seq in pipe.execute()]
+        for transition in transitions:
+            if transition.remember is not None:
+                key, verdict = transition.remember
+                pipe.set(key, verdict, ex=math.ceil(self.record_ttl_s))
+        answers = pipe.execute()[: len(transitions)]
+        return [Advanced(bool(ok), state, int(seq)) for ok, state, seq in answers]
 
     def _queue_transition(self, pipe: Any, change: Transition) -> None:
         avatar = change.avatar
@@ -494,6 +503,8 @@ class Store:
         avatar = self.get(upload_id)
         if avatar is None or avatar.seq < 2:
             return False
+        if self.callback(f"{upload_id}#{avatar.seq}") is not None:
+            return True  # on its way already, or a dead letter: replay that
         item, endpoint = f"{upload_id}#{avatar.seq}", endpoint_name(url)
         fields = avatar.to_hash()
         data = describe(upload_id, avatar.state, avatar.seq, avatar.region, fields)

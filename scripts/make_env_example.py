@@ -44,4 +44,4 @@ def text_of_default(default: Any) -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parents[1] / ".env.example").writetext_of_default(render(), encoding="utf-8")
+    (Path(__file__).parents[1] / ".env.example").write_text(render(), encoding="utf-8")

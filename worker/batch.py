@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import queue
 import random
 import threading
@@ -127,11 +126,14 @@ class ModerateDrain:
         self._knobs = knobs
         self._cut_offs = policy.boundaries()
         self._pool = concurrent.futures.ThreadPoolExecutor(knobs.fetch_threads, "fetch")
+        # A write waits for Redis' disk; the model goes on meanwhile.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "commit")
         self._token = f"{random.getrandbits(64):016x}"
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False)
 
     def drain(self, stop: threading.Event) -> int:
         """Work until nothing is due or `stop` is set; returns how many uploads were decided.
@@ -155,6 +157,7 @@ class _Run:
         self._abandoned = threading.Event()
         self._renewed_s = time.monotonic()
         self._decided = 0
+        self._writing: tuple[concurrent.futures.Future[None], list[Prepared]] | None = None
 
     def run(self) -> int:
         try:
@@ -164,6 +167,7 @@ class _Run:
                     self._finish(self._collect())
                     self._renew()
                 claimed = self._has_room() and self._claim(linger=False)
+            self._settle()
         finally:
             self._give_back()
         return self._decided
@@ -275,7 +279,9 @@ class _Run:
     def _collect(self) -> list[Prepared]:
         """Wait for prepared uploads, up to one micro-batch of views."""
         try:
-            prepared = [self._ready.get(timeout=0.5)]
+            if self._ready.empty():
+                self._settle()
+            prepared = [self._ready.get(timeout=0.5 if self._in_hand else 0.0)]
         except queue.Empty:
             return []
         views = _view_count(prepared[0])
@@ -311,9 +317,8 @@ class _Run:
                 )
                 if change is not None:
                     transitions.append(change)
-        self._commit(transitions)
-        for prepared in batch:
-            self._in_hand.pop(prepared.avatar.upload_id, None)
+        self._settle()
+        self._writing = self._o._writer.submit(self._commit, transitions), batch
 
     def _score(self, batch: list[Prepared]) -> dict[str, list[ViewScore] | BaseException]:
         """Scores by content; the same content in one micro-batch is scored once."""
@@ -379,13 +384,14 @@ class _Run:
             is_small=prepared.picture.is_small,
         )
         fields = self._judged_fields(judgement)
-        self._remember(prepared, fields)
         detail = {
             "views": [[r.label, round(r.raw_score, 5), round(r.probability, 5)] for r in rows],
         }
-        return self._transition(
+        change = self._transition(
             prepared, {**fields, "decided_by": "model", "sha256": prepared.sha256}, detail
         )
+        key = self._verdict_key(prepared.sha256, prepared.avatar.region)
+        return dataclasses.replace(change, remember=(key, json.dumps(fields)))
 
     def _style_of(self, prepared: Prepared, rows: list[ViewScore]) -> Callable[[ViewScore], float]:
         def drawn(score: ViewScore) -> float:
@@ -409,15 +415,6 @@ class _Run:
         fields["background"] = worst.background
         return {name: value for name, value in fields.items() if value}
 
-    def _remember(self, prepared: Prepared, fields: dict[str, str]) -> None:
-        # A convenience only: the verdict itself waits for Redis in the commit that follows.
-        with contextlib.suppress(redis.RedisError):
-            self._store.redis.set(
-                self._verdict_key(prepared.sha256, prepared.avatar.region),
-                json.dumps(fields),
-                ex=math.ceil(self._store.record_ttl_s),
-            )
-
     # -- writing back --------------------------------------------------------------------------
 
     def _transition(
@@ -433,7 +430,8 @@ class _Run:
                 to, enters = AvatarState.REVIEWING, Stage.REVIEW
             else:
                 fields["reason"] = "no_provider"
-        fields["attempts"] = "0"
+        if avatar.attempts:
+            fields |= {"attempts": "0", "first_failed_at": ""}
         return Transition(
             avatar=avatar,
             to=to,
@@ -447,7 +445,21 @@ class _Run:
     def _waited_s(self, prepared: Prepared) -> float:
         return round(time.monotonic() - prepared.started_s, 4)
 
+    def _settle(self) -> None:
+        """Wait for the write that is under way, if any; its uploads are out of our hands then.
+
+        Raises:
+            redis.RedisError: it failed; its uploads are still in hand.
+        """
+        if self._writing is None:
+            return
+        (write, batch), self._writing = self._writing, None
+        write.result()
+        for prepared in batch:
+            self._in_hand.pop(prepared.avatar.upload_id, None)
+
     def _commit(self, transitions: list[Transition]) -> None:
+        """In the writing thread: one round trip for the verdicts of a micro-batch."""
         results: list[Advanced] = write_patiently(
             lambda: self._store.advance(transitions), self._stop
         )
@@ -480,6 +492,8 @@ class _Run:
     def _give_back(self) -> None:
         """What is still in hand becomes due again at once; another worker may take it."""
         self._abandoned.set()
+        with contextlib.suppress(redis.RedisError):
+            self._settle()
         for upload_id, avatar in self._in_hand.items():
             try:
                 self._store.put_back(

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
@@ -47,6 +47,9 @@ READY_TIMEOUT_S = 120.0
 #: Seconds before a child that died is started again: the first pause, doubled up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
+#: Seconds between two attempts to start a broker that does not stay.
+VALKEY_PAUSE_S = 2.0
+
 #: Seconds of life after which a death counts as the first one again.
 HEALTHY_S = 5.0
 #: What the `api` extra installs; without it, workers run alone.
@@ -72,8 +75,21 @@ class Child:
 class Supervisor:
     """Everything one machine runs. Use as a context manager, then `run_until`."""
 
-    def __init__(self, settings: WorkerSettings, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        env: Mapping[str, str] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Plan the processes.
+
+        Args:
+            settings: of this instance.
+            env: added to the children's environment.
+            stop: set while everything still starts, it ends the start.
+        """
         self.settings = settings
+        self._stop = stop or threading.Event()
         self._valkey = (
             None if settings.redis_url else EmbeddedValkey(settings.data_folder / "valkey")
         )
@@ -89,7 +105,7 @@ class Supervisor:
             Child(name, [sys.executable, "-m", "producer.cli", *command])
             for name, command in self._commands()
         ]
-        self._lock_file: IO[str] | None = None
+        self._valkey_again_s = 0.0
         #: What the first start made; to be shown once.
         self.access: Access | None = None
         self._stack = contextlib.ExitStack()
@@ -204,6 +220,8 @@ class Supervisor:
     def _wait_ready(self, store: Store) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline_s:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
             self._refuse_misconfigured()
             ready = {fact["pid"] for fact in store.workers()}
             if all(c.process is not None and c.process.pid in ready for c in self._children):
@@ -228,17 +246,24 @@ class Supervisor:
 
     def watch(self) -> None:
         """One look at every child."""
-        if self._valkey is not None and not self._valkey.is_running():
+        now_s = time.monotonic()
+        if (
+            self._valkey is not None
+            and not self._valkey.is_running()
+            and now_s >= self._valkey_again_s
+        ):
+            self._valkey_again_s = now_s + VALKEY_PAUSE_S
             log.error("broker_died", action="starting it again on the same data")
             with contextlib.suppress(ConfigurationError, redis.RedisError):
                 self._valkey.start()
-        now_s = time.monotonic()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 if now_s - child.started_s > HEALTHY_S:
                     child.pause_s = FIRST_PAUSE_S
-                log.error(
-                    "worker_died",
+                # A worker leaves with code 0 of its own will, for example after a promotion.
+                say = log.error if child.process.returncode else log.info
+                say(
+                    "worker_died" if child.process.returncode else "worker_left",
                     worker=child.name,
                     code=child.process.returncode,
                     restart_in_s=child.pause_s,
@@ -271,8 +296,10 @@ class Supervisor:
             workers = Store(client, self.settings.namespace).workers()
         finally:
             client.close()
+        store = "embedded Valkey" if self._valkey is not None else "configured Redis"
+        broker = "a broker of its own, records in the " if self.settings.broker_url else ""
         return {
-            "broker": "embedded Valkey" if self._valkey is not None else "configured Redis",
+            "broker": broker + store,
             "workers": workers,
             "data": str(self.settings.data_folder),
             "access": self.access,

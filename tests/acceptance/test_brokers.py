@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -152,3 +153,24 @@ def test_an_unreachable_broker_is_said_in_one_line_without_its_password() -> Non
     assert "avatars" in run.stdout
     assert "hunter2" not in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_doctor_says_that_the_broker_is_away_and_keeps_its_password(valkey_url: str) -> None:
+    """Redis answers, RabbitMQ does not: critical, with the place and without the secret."""
+    run = subprocess.run(
+        [sys.executable, "-m", "producer.cli", "doctor", "--json"],
+        env={
+            "PATH": os.environ["PATH"],
+            "AVATARMOD_REDIS_URL": valkey_url,
+            "AVATARMOD_BROKER_URL": "amqp://avatars:hunter2@127.0.0.1:1//",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    assert run.returncode == 1
+    [broker] = [check for check in json.loads(run.stdout)["checks"] if check["name"] == "broker"]
+    assert broker["status"] == "critical"
+    assert "127.0.0.1:1" in broker["message"]
+    assert "hunter2" not in run.stdout + run.stderr

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import click
 import httpx
+from kombu.exceptions import OperationalError
 from rich.console import Console
 from rich.table import Table
 
-from producer.connect import connect_store
+from producer.connect import CONNECT_TIMEOUT_S, connect_store, find_redis_url, make_celery
 from producer.errors import ConfigurationError
 from producer.http_guard import check_reachable, parse_networks
 from producer.settings import load_settings
@@ -102,10 +103,28 @@ def _checks() -> Iterator[Check]:
     except ConfigurationError as error:
         yield Check("redis", "critical", str(error), "start `avatarmod up` or set the address")
         return
+    if settings.broker_url is not None:
+        yield _broker(settings)
     try:
         yield from _running(store, settings)
     finally:
         store.redis.close()
+
+
+def _broker(settings: WorkerSettings) -> Check:
+    app = make_celery(settings, find_redis_url(settings))
+    with app.connection_for_write() as connection:
+        place = connection.as_uri()  # without the password
+        try:
+            connection.ensure_connection(max_retries=1, timeout=int(CONNECT_TIMEOUT_S))
+        except (OperationalError, OSError) as error:
+            return Check(
+                "broker",
+                "critical",
+                f"{place} does not answer ({type(error).__name__}): uploads are accepted and wait",
+                "start it, or correct AVATARMOD_BROKER_URL",
+            )
+    return Check("broker", "fine", f"{place} answers")
 
 
 def _bundle(settings: WorkerSettings) -> Check:
