@@ -51,6 +51,7 @@ from producer.images import Images
 from producer.logs import quiet_logging
 from producer.settings import Settings, load_settings
 from worker.receiver import Receiver
+from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +78,10 @@ def main() -> int:
     ):
         # The load must not slow down what it measures.
         os.sched_setaffinity(0, set(cores[:-1]) or set(cores))
-        env = _environment(folder, models, receiver.url, secret)
+        env = {
+            **_environment(folder, models, receiver.url, secret),
+            "AVATARMOD_DECODE_MEMORY_BYTES": str(options.decode_memory_mb * 2**20),
+        }
         console.print(f"core {cores[-1]}; {options.memory_mb} MB held by {box.how}")
         process = box.start([sys.executable, "-m", "producer.cli", "up"], env, log)
         try:
@@ -101,6 +105,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 60)")
     parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 5)")
     parser.add_argument("--memory-mb", type=int, default=2048, help="memory of the box")
+    parser.add_argument(
+        "--decode-memory-mb",
+        type=int,
+        default=WorkerSettings.model_fields["decode_memory_bytes"].default // 2**20,
+        help="what decoding one picture may take (default: the setting's own)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--cache",
