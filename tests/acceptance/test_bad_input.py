@@ -40,7 +40,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["frobnicate"], {}, 2, "No such command"),
         (["up"], {"AVATARMOD_BATCH_SIZE": "many"}, 2, "AVATARMOD_BATCH_SIZE: "),
         (["up"], {"AVATARMOD_REDIS_URL": "redis://127.0.0.1:1/0"}, 2, "does not answer"),
-        (["scan", "/nonexistent"], {}, 2, "does not exist"),
+        (["scan", "/no/such/folder"], {}, 2, "does not exist"),
         (["demo", "--json"], {}, 2, "--json goes with --once"),
     ],
 )
