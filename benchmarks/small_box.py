@@ -102,8 +102,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small parts; finishes in a minute")
-    parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 60)")
-    parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 5)")
+    parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 50)")
+    parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 3)")
     parser.add_argument("--memory-mb", type=int, default=2048, help="memory of the box")
     parser.add_argument(
         "--decode-memory-mb",
@@ -119,8 +119,8 @@ def _options() -> argparse.Namespace:
         help="where the bundle is kept between runs",
     )
     options = parser.parse_args()
-    options.uploads = options.uploads or (60 if options.quick else 5000)
-    options.worst = options.worst or (5 if options.quick else 32)
+    options.uploads = options.uploads or (50 if options.quick else 5000)
+    options.worst = options.worst or (3 if options.quick else 32)
     return options
 
 
@@ -262,7 +262,7 @@ def run(
     load: Load, watch: MemoryWatch, options: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """All four parts; the result as `--json` prints it."""
-    steady = _paced(load, "steady", [1.0], 8 if options.quick else 60)
+    steady = _paced(load, "steady", [1.0], 5 if options.quick else 60)
     p50_s, p99_s = np.percentile(load.latencies_s(steady), [50, 99])
     console.print(f"steady: {len(steady)} uploads at 1/s, p50 {p50_s:.3f} s, p99 {p99_s:.3f} s")
     seconds = _burst(load, watch, options.uploads, console)
