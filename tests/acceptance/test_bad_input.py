@@ -19,7 +19,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """One `avatarmod` command without an instance."""
     return subprocess.run(
         [sys.executable, "-m", "producer.cli", *arguments],
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **env},
+        env={"PATH": "/usr/bin:/bin", "HOME": env.get("AVATARMOD_DATA_FOLDER", "/dev/null"), **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
