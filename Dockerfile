@@ -14,6 +14,7 @@ COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
     AVATARMOD_DATA_FOLDER=/data \
     AVATARMOD_MODELS_FOLDER=/models \
     AVATARMOD_LOG_FORMAT=json

@@ -74,7 +74,14 @@ def with_comment(data: bytes, text: str) -> bytes:
 
 def worst_pictures(count: int) -> Iterator[bytes]:
     """Files at the limits of pixels, frames and bytes, in turns; each accepted or refused."""
-    kinds = [_big_jpeg("RGB"), _big_png("RGBA"), _big_gif(), _big_jpeg("CMYK"), _big_png("I;16")]
+    makers = [
+        lambda: _big_png("RGBA"),
+        lambda: _big_jpeg("CMYK"),
+        lambda: _big_jpeg("RGB"),
+        lambda: _big_png("I;16"),
+        _big_gif,
+    ]
+    kinds = [make() for make in makers[:count]]
     for number in range(count):
         yield with_comment(kinds[number % len(kinds)], f"worst {number}")
 

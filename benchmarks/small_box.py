@@ -42,7 +42,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.box import Box, MemoryWatch
+from benchmarks.box import Box, MemoryWatch, cpu_seconds
 from benchmarks.box_pictures import Pictures, worst_pictures
 from producer.connect import connect_store
 from producer.enqueue import Producer, Upload
@@ -51,6 +51,7 @@ from producer.images import Images
 from producer.logs import quiet_logging
 from producer.settings import Settings, load_settings
 from worker.receiver import Receiver
+from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +78,10 @@ def main() -> int:
     ):
         # The load must not slow down what it measures.
         os.sched_setaffinity(0, set(cores[:-1]) or set(cores))
-        env = _environment(folder, models, receiver.url, secret)
+        env = {
+            **_environment(folder, models, receiver.url, secret),
+            "AVATARMOD_DECODE_MEMORY_BYTES": str(options.decode_memory_mb * 2**20),
+        }
         console.print(f"core {cores[-1]}; {options.memory_mb} MB held by {box.how}")
         process = box.start([sys.executable, "-m", "producer.cli", "up"], env, log)
         try:
@@ -98,8 +102,15 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small parts; finishes in a minute")
-    parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 100)")
+    parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 50)")
+    parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 3)")
     parser.add_argument("--memory-mb", type=int, default=2048, help="memory of the box")
+    parser.add_argument(
+        "--decode-memory-mb",
+        type=int,
+        default=WorkerSettings.model_fields["decode_memory_bytes"].default // 2**20,
+        help="what decoding one picture may take (default: the setting's own)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--cache",
@@ -108,7 +119,8 @@ def _options() -> argparse.Namespace:
         help="where the bundle is kept between runs",
     )
     options = parser.parse_args()
-    options.uploads = options.uploads or (100 if options.quick else 5000)
+    options.uploads = options.uploads or (50 if options.quick else 5000)
+    options.worst = options.worst or (3 if options.quick else 32)
     return options
 
 
@@ -228,6 +240,11 @@ class Load:
             tell(len(missing))
             time.sleep(0.05)
 
+    @property
+    def arrived_s(self) -> dict[str, float]:
+        """When each upload's first callback came."""
+        return self._receiver.arrived_s
+
     def latencies_s(self, ids: Iterable[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """From before the request until the callback."""
         return np.array([self._receiver.arrived_s[i] - self.sent_s[i] for i in ids])
@@ -245,14 +262,14 @@ def run(
     load: Load, watch: MemoryWatch, options: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """All four parts; the result as `--json` prints it."""
-    steady = _paced(load, "steady", [1.0], 10 if options.quick else 60)
+    steady = _paced(load, "steady", [1.0], 5 if options.quick else 60)
     p50_s, p99_s = np.percentile(load.latencies_s(steady), [50, 99])
     console.print(f"steady: {len(steady)} uploads at 1/s, p50 {p50_s:.3f} s, p99 {p99_s:.3f} s")
     seconds = _burst(load, watch, options.uploads, console)
-    day = _paced(load, "day", DAY, 0.3 if options.quick else 5.0, reads=True)
+    day = _paced(load, "day", DAY, 0.2 if options.quick else 5.0, reads=True)
     day_s = np.percentile(load.latencies_s(day), [50, 99])
     console.print(f"day: {len(day)} uploads, p50 {day_s[0]:.3f} s, p99 {day_s[1]:.3f} s")
-    _worst(load, watch, 6 if options.quick else 32, console)
+    _worst(load, watch, options.worst, console)
     return {
         "uploads": options.uploads,
         "seconds": round(seconds, 1),
@@ -304,15 +321,21 @@ def _burst(load: Load, watch: MemoryWatch, count: int, console: Console) -> floa
                 f"all {watch.peak_total_mb:.0f} MB at most"
             )
 
-    started_s = time.monotonic()
+    before, started_s = cpu_seconds(watch.root_pid), time.monotonic()
     ids = load.enqueue((f"burst/{n:05d}", load.pictures.next()) for n in range(count))
     console.print(f"burst: {count} enqueued in {time.monotonic() - started_s:.1f} s")
     load.wait_for(ids, tell)
-    seconds = max(load._receiver.arrived_s[i] for i in ids) - started_s
+    seconds = max(load.arrived_s[i] for i in ids) - started_s
     median_s, last_s = np.percentile(load.latencies_s(ids), [50, 99])
     console.print(
         f"burst: decided in {seconds:.1f} s, {count / seconds:.1f} images/s; waited p50 "
         f"{median_s:.1f} s, p99 {last_s:.1f} s; {load.states(ids)}"
+    )
+    used = {n: s - before.get(n, 0.0) for n, s in cpu_seconds(watch.root_pid).items()}
+    parts = ", ".join(f"{name} {1000 * s / count:.1f}" for name, s in sorted(used.items()))
+    console.print(
+        f"burst: the core was ours for {sum(used.values()) / seconds:.0%} of the time; "
+        f"milliseconds of it an image: {parts}; all {1000 * sum(used.values()) / count:.1f}"
     )
     return seconds
 

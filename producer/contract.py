@@ -139,6 +139,10 @@ class Opinion:
         return cls(**values)
 
 
+#: Fields of a record that need no place in Redis while they are 0.
+_ZERO_BY_DEFAULT = frozenset({"frame", "attempts", "first_failed_at"})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Avatar:
     """The record of one upload, as read from Redis.
@@ -168,6 +172,8 @@ class Avatar:
     decided_by: str = ""
     reason: str = ""
     attempts: int = 0
+    #: When the first of these attempts failed, seconds since the epoch; 0 while none has.
+    first_failed_at: float = 0.0
     #: Review providers asked so far and what they did, `provider:outcome`, comma-separated.
     tried: str = ""
     created_at: float = 0.0
@@ -184,7 +190,9 @@ class Avatar:
         fields: dict[str, str] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "upload_id" and value not in (None, ""):
+            if value in (None, "") or (not value and field.name in _ZERO_BY_DEFAULT):
+                continue
+            if field.name != "upload_id":
                 fields[field.name] = str(value)
         return fields
 
@@ -214,6 +222,7 @@ class Avatar:
             decided_by=fields.get("decided_by", ""),
             reason=fields.get("reason", ""),
             attempts=int(fields.get("attempts", 0)),
+            first_failed_at=float(fields.get("first_failed_at") or 0),
             tried=fields.get("tried", ""),
             created_at=float(fields.get("created_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),

@@ -178,7 +178,7 @@ class DeadLetters:
         if letter.stage == Stage.CALLBACK:
             return self._end_callback(item, by, delay_s)
         to = AvatarState.REVIEWING if letter.stage == Stage.REVIEW else AvatarState.QUEUED
-        fields = {"attempts": "0", "reason": "replayed", "tried": ""}
+        fields = {"attempts": "0", "first_failed_at": "", "reason": "replayed", "tried": ""}
         return self._leave(item, to, fields, letter.stage, by, delay_s)
 
     def discard(self, item: str, *, by: str) -> bool:

@@ -503,6 +503,8 @@ class Store:
         avatar = self.get(upload_id)
         if avatar is None or avatar.seq < 2:
             return False
+        if self.callback(f"{upload_id}#{avatar.seq}") is not None:
+            return True  # on its way already, or a dead letter: replay that
         item, endpoint = f"{upload_id}#{avatar.seq}", endpoint_name(url)
         fields = avatar.to_hash()
         data = describe(upload_id, avatar.state, avatar.seq, avatar.region, fields)

@@ -25,14 +25,15 @@ def render() -> str:
     blocks = [HEADER]
     for name, field in WorkerSettings.model_fields.items():
         lines = textwrap.wrap(field.description or "", 96)
-        value = _text(field.get_default(call_default_factory=False))
+        value = text_of_default(field.get_default(call_default_factory=False))
         blocks.append(
             "\n".join([*(f"# {line}" for line in lines), f"#{ENV_PREFIX}{name.upper()}={value}"])
         )
     return "\n\n".join(blocks) + "\n"
 
 
-def _text(default: Any) -> str:
+def text_of_default(default: Any) -> str:
+    """A default as it would stand in the environment."""
     if default in (None, PydanticUndefined):
         return ""
     if isinstance(default, bool):

@@ -36,7 +36,7 @@ from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
 from worker.drain import LineDrain
-from worker.memory import rss_bytes
+from worker.memory import keep_releasing, release_memory, rss_bytes
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
@@ -236,6 +236,9 @@ class Worker:
 
         def on_ready(**_: object) -> None:
             sweeper.start()
+            # What importing and loading left behind, and from then on what batches do.
+            release_memory()
+            threading.Thread(target=keep_releasing, args=(self.stop,), daemon=True).start()
             log.info("worker_ready", **self.facts)
 
         def on_signal(_number: int, _frame: object) -> None:

@@ -430,7 +430,8 @@ class _Run:
                 to, enters = AvatarState.REVIEWING, Stage.REVIEW
             else:
                 fields["reason"] = "no_provider"
-        fields["attempts"] = "0"
+        if avatar.attempts:
+            fields |= {"attempts": "0", "first_failed_at": ""}
         return Transition(
             avatar=avatar,
             to=to,

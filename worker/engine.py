@@ -228,6 +228,7 @@ class Engine:
             if self._reference is None:
                 # Most runs never need it, so its memory is taken on first use.
                 self._reference = self._open(path)
+                release_memory()
         return self._run(self._reference, pixels)
 
     def _blank(self, count: int) -> Uint8Array:

@@ -53,6 +53,9 @@ _ORIENTATION_TAG = 0x0112
 #: Modes in which neighbouring pixels can be averaged as they are.
 _SHRINKABLE = frozenset({"L", "RGB", "RGBA", "CMYK"})
 
+#: Pixels that are premultiplied at once.
+_STRIP_PIXELS = 1_000_000
+
 
 def prepare_codecs() -> None:
     """Set the libraries' global switches; once, in the child process."""
@@ -152,9 +155,22 @@ def _shrink(image: Image.Image, factor: int) -> Image.Image:
     if factor == 1:
         return image
     if image.mode == "RGBA":
-        # Premultiplied, so that the colour of what is transparent does not bleed into the rest.
-        return image.convert("RGBa").reduce(factor).convert("RGBA")
+        return _shrink_transparent(image, factor)
     return image.reduce(factor)
+
+
+def _shrink_transparent(image: Image.Image, factor: int) -> Image.Image:
+    """Premultiplied, so that the colour of what is transparent does not bleed into the rest.
+
+    Strip by strip: a premultiplied copy of the whole would double the memory.
+    """
+    width_px, height_px = image.size
+    shrunk = Image.new("RGBa", (-(-width_px // factor), -(-height_px // factor)))
+    step_px = factor * max(1, _STRIP_PIXELS // (width_px * factor))
+    for top_px in range(0, height_px, step_px):
+        strip = image.crop((0, top_px, width_px, min(top_px + step_px, height_px)))
+        shrunk.paste(strip.convert("RGBa").reduce(factor), (0, top_px // factor))
+    return shrunk.convert("RGBA")
 
 
 def _upright(image: Image.Image, reader: Image.Image) -> Image.Image:

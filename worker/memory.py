@@ -6,7 +6,11 @@ import ctypes
 import gc
 import resource
 import sys
+import threading
 from pathlib import Path
+
+#: Seconds between two releases; one takes some tens of milliseconds.
+RELEASE_EVERY_S = 10.0
 
 
 def rss_bytes() -> int:
@@ -29,6 +33,15 @@ def peak_rss_bytes() -> int:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_releasing(stop: threading.Event) -> None:
+    """Give freed memory back every so often, in a thread of its own, until `stop` is set.
+
+    Without it the C library keeps the largest batch that ever was.
+    """
+    while not stop.wait(RELEASE_EVERY_S):
+        release_memory()
 
 
 def release_memory() -> None:

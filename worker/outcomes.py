@@ -75,6 +75,7 @@ class Outcomes:
             attempt=attempt,
             delay_s=round(delay_s, 2),
         )
+        first_failed_at = avatar.first_failed_at or self._store.now()
         write_patiently(
             lambda: self._store.put_back(
                 stage,
@@ -82,7 +83,7 @@ class Outcomes:
                 token=token,
                 priority=avatar.priority,
                 delay_s=delay_s,
-                fields={"attempts": str(attempt)},
+                fields={"attempts": str(attempt), "first_failed_at": str(first_failed_at)},
             ),
             stop,
         )
@@ -110,7 +111,7 @@ class Outcomes:
             stage,
             error,
             attempts=attempts,
-            first_failed_at=avatar.updated_at,
+            first_failed_at=avatar.first_failed_at,
             now=self._store.now(),
         ).after(self._dead_letters.get(avatar.upload_id))
         self._recorder.count(DEAD, stage, letter.error)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from producer.errors import BundleError
+from worker.memory import release_memory
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -67,7 +68,10 @@ class StyleHead:
                 f"{self._head_file} was trained on another open-nsfw.onnx (sha256 "
                 f"{head['model_sha256'][:12]}...); run scripts/train_style.py"
             )
-        return FeatureExtractor(), head["weights"], head["bias"]
+        extractor = FeatureExtractor()
+        # Copies of the model file made while loading, 60 MB together.
+        release_memory()
+        return extractor, head["weights"], head["bias"]
 
 
 class FeatureExtractor:

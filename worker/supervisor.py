@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
@@ -29,6 +29,7 @@ from producer.errors import ConfigurationError
 from producer.settings import ENV_PREFIX
 from producer.store import Store
 from worker.embedded import EmbeddedValkey
+from worker.memory import release_memory
 from worker.settings import WorkerSettings
 from worker.supervised import SUPERVISED
 
@@ -45,6 +46,9 @@ READY_TIMEOUT_S = 120.0
 
 #: Seconds before a child that died is started again: the first pause, doubled up to the longest.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+
+#: Seconds between two attempts to start a broker that does not stay.
+VALKEY_PAUSE_S = 2.0
 
 #: Seconds of life after which a death counts as the first one again.
 HEALTHY_S = 5.0
@@ -71,17 +75,37 @@ class Child:
 class Supervisor:
     """Everything one machine runs. Use as a context manager, then `run_until`."""
 
-    def __init__(self, settings: WorkerSettings, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        env: Mapping[str, str] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Plan the processes.
+
+        Args:
+            settings: of this instance.
+            env: added to the children's environment.
+            stop: set while everything still starts, it ends the start.
+        """
         self.settings = settings
+        self._stop = stop or threading.Event()
         self._valkey = (
             None if settings.redis_url else EmbeddedValkey(settings.data_folder / "valkey")
         )
-        self._env = {**os.environ, **(env or {}), SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
+        self._env = {
+            # Each further arena keeps what its threads freed; these threads mostly wait.
+            "MALLOC_ARENA_MAX": "2",
+            **os.environ,
+            **(env or {}),
+            SUPERVISED: "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         self._children = [
             Child(name, [sys.executable, "-m", "producer.cli", *command])
             for name, command in self._commands()
         ]
-        self._lock_file: IO[str] | None = None
+        self._valkey_again_s = 0.0
         #: What the first start made; to be shown once.
         self.access: Access | None = None
         self._stack = contextlib.ExitStack()
@@ -153,6 +177,7 @@ class Supervisor:
         for child in self._children:
             self._spawn(child)
         self._wait_ready(store)
+        release_memory()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -195,6 +220,8 @@ class Supervisor:
     def _wait_ready(self, store: Store) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline_s:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
             self._refuse_misconfigured()
             ready = {fact["pid"] for fact in store.workers()}
             if all(c.process is not None and c.process.pid in ready for c in self._children):
@@ -219,17 +246,24 @@ class Supervisor:
 
     def watch(self) -> None:
         """One look at every child."""
-        if self._valkey is not None and not self._valkey.is_running():
+        now_s = time.monotonic()
+        if (
+            self._valkey is not None
+            and not self._valkey.is_running()
+            and now_s >= self._valkey_again_s
+        ):
+            self._valkey_again_s = now_s + VALKEY_PAUSE_S
             log.error("broker_died", action="starting it again on the same data")
             with contextlib.suppress(ConfigurationError, redis.RedisError):
                 self._valkey.start()
-        now_s = time.monotonic()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 if now_s - child.started_s > HEALTHY_S:
                     child.pause_s = FIRST_PAUSE_S
-                log.error(
-                    "worker_died",
+                # A worker leaves with code 0 of its own will, for example after a promotion.
+                say = log.error if child.process.returncode else log.info
+                say(
+                    "worker_died" if child.process.returncode else "worker_left",
                     worker=child.name,
                     code=child.process.returncode,
                     restart_in_s=child.pause_s,

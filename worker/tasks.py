@@ -266,6 +266,7 @@ class ReviewStep:
         fields = {"tried": ",".join(answer.tried)}
         if answer.counts_as_attempt:
             fields["attempts"] = str(avatar.attempts + 1)
+            fields["first_failed_at"] = str(avatar.first_failed_at or self._store.now())
         fresh = [o.to_dict() for o in answer.opinions if o.cost_yuan or o.raw is not None]
         if fresh:
             # Paid for without a transition: the ledger must know of the money and the raw reply,
@@ -293,7 +294,7 @@ class ReviewStep:
         )
 
     def _transition(self, avatar: Avatar, answer: Answer) -> Transition:
-        fields = {"tried": ",".join(answer.tried), "attempts": "0"}
+        fields = {"tried": ",".join(answer.tried), "attempts": "0", "first_failed_at": ""}
         detail: dict[str, Any] = {"tried": list(answer.tried)}
         match answer:
             case Answered(opinion=opinion):

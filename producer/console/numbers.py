@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import math
 import re
-import statistics
 import time
 import zoneinfo
 from collections.abc import Callable
@@ -91,7 +90,8 @@ def _overview(desk: Desk, period: str) -> Overview | None:
         hour=0, minute=0, second=0, microsecond=0
     )
     today = ledger.count(midnight.timestamp(), now + 1)
-    waits = sorted(s for values in ledger.latencies(now - 86400, now + 1).values() for s in values)
+    waits = ledger.latencies(now - 86400, now + 1, (0.5, 0.95)).get("all")
+    half_s, most_s = waits.percentiles_s if waits else (None, None)
     judged = sum(count.judged for count in counts)
     spent = sum(count.cost_yuan for count in counts)
     price = desk.parts.cloud_yuan_per_1000 / 1000
@@ -102,8 +102,8 @@ def _overview(desk: Desk, period: str) -> Overview | None:
         uploads=sum(count.uploads for count in counts),
         decided=sum(sum(count.tiers.values()) for count in counts),
         gray_share=sum(c.first_looks.get("gray", 0) for c in counts) / judged if judged else None,
-        latency_p50_s=statistics.median(waits) if waits else None,
-        latency_p95_s=waits[int(0.95 * (len(waits) - 1))] if waits else None,
+        latency_p50_s=half_s,
+        latency_p95_s=most_s,
         spent_yuan=spent,
         saved_yuan=judged * price - spent,
         spent_today_yuan=today.cost_yuan,

@@ -30,8 +30,8 @@ class Ledger(Protocol):
     def count(self, start: float, end: float) -> Any:
         """Counts of one period."""
 
-    def latencies(self, start: float, end: float) -> dict[str, list[float]]:
-        """Seconds from enqueue to a final verdict by tier, ascending."""
+    def latencies(self, start: float, end: float, shares: Sequence[float]) -> dict[str, Any]:
+        """Percentiles of the seconds to the first final verdict; `all` is every tier together."""
 
 
 class Providers(Protocol):

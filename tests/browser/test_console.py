@@ -282,6 +282,8 @@ def test_the_screenshot_of_the_readme(open_page: Open, stack: Stack, life: None)
     """The picture in README.md is this console's own, made here."""
     page = open_page(viewport={"width": 1280, "height": 800})
     page.goto("/console/review")
+    page.locator('.strip a[aria-label^="site-a/user"]').first.click()
+    expect(page.locator(".column h2.id")).to_contain_text("site-a/user")
     for picture in page.locator(".picture img").all():
         picture.scroll_into_view_if_needed()
         expect(picture).to_have_js_property("complete", True)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from producer.contract import (
     FINAL_STATES,
+    NO_CALLBACK,
     Avatar,
     AvatarState,
     Decision,
     Opinion,
     Priority,
     Region,
+    callback_url_of,
     check_upload_id,
 )
 from producer.errors import InvalidUpload
@@ -45,6 +47,7 @@ avatars = st.builds(
     decided_by=texts,
     reason=texts,
     attempts=st.integers(0, 99),
+    first_failed_at=st.floats(0, 2e9),
     tried=texts,
     created_at=st.floats(0, 4e9),
     updated_at=st.floats(0, 4e9),
@@ -153,3 +156,17 @@ def test_what_is_no_id_is_refused(upload_id: object) -> None:
     """Neither empty nor long, and text only; a # would be taken for a callback's number."""
     with pytest.raises(InvalidUpload):
         check_upload_id(upload_id)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("named", "hears"),
+    [
+        ("", "https://default.example/"),
+        ("https://own.example/", "https://own.example/"),
+        (NO_CALLBACK, ""),
+    ],
+)
+def test_an_upload_may_name_who_hears_of_it(named: str, hears: str) -> None:
+    """Its own address, the configured one, or nobody."""
+    avatar = Avatar(upload_id="a", state=AvatarState.QUEUED, seq=1, callback_url=named)
+    assert callback_url_of(avatar, "https://default.example/") == hears

@@ -18,12 +18,13 @@ import redis
 import structlog
 
 from producer.errors import ConfigurationError
-from worker.memory import rss_bytes
+from worker.memory import release_memory, rss_bytes
 
 if TYPE_CHECKING:
     from producer.api import Services
     from producer.console.parts import Parts
     from producer.contract import Region
+    from worker.ledger_reads import LedgerReads
     from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -90,6 +91,8 @@ def serve(settings: WorkerSettings) -> None:
     # uvicorn raises the signal again after its shutdown; it has been obeyed by then.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
+    # What importing left behind.
+    release_memory()
     try:
         Server(config).run(sockets=[listening])
     finally:
@@ -162,11 +165,11 @@ class LazyLedger:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._ledger: Any = None
+        self._ledger: LedgerReads | None = None
         self._next_try_s = 0.0
         self._lock = threading.Lock()
 
-    def get(self) -> Any:
+    def get(self) -> LedgerReads | None:
         """The ledger, or None while it is off, not installed or not reachable."""
         from producer.errors import LedgerUnavailable
 
@@ -183,7 +186,7 @@ class LazyLedger:
             return self._ledger
 
 
-def open_ledger(settings: WorkerSettings) -> Any:
+def open_ledger(settings: WorkerSettings) -> LedgerReads | None:
     """The ledger for reading, or None before a worker has made its tables.
 
     Migrations are the worker's; without them this process saves Alembic's memory.

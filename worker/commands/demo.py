@@ -58,7 +58,7 @@ def demo(once: bool, folder: Path | None, as_json: bool) -> None:
         configure_logging(settings, "demo")
         console = Console(stderr=as_json)
         stop = stop_on_signals()
-        with Supervisor(settings) as supervisor:
+        with Supervisor(settings, stop=stop) as supervisor:
             print_banner(Console(stderr=True), supervisor.facts(), settings)
             passages, seconds = run_samples(settings, samples, stop)
             callbacks = _callbacks(receiver, passages)

@@ -22,7 +22,7 @@ def up() -> None:
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "up")
     stop = stop_on_signals()
-    with Supervisor(settings) as supervisor:
+    with Supervisor(settings, stop=stop) as supervisor:
         print_banner(Console(stderr=True), supervisor.facts(), settings)
         supervisor.run_until(stop)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_the_hub_signature_is_what_php_computes() -> None:
     allowed = parse_networks(["127.0.0.0/8"])
     for is_on in (True, False):
         sender = CallbackSender([SECRET], allowed=allowed, timeout_s=10, hub_signature=is_on)
-        assert sender.deliver(entry) == 204
+        assert sender.deliver(entry, now_s=time.time()) == 204
         sender.close()
     server.shutdown()
     server.server_close()

@@ -1,0 +1,139 @@
+"""What a release promises: a light producer, known licences, valid deployment files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from producer.cli import COMMANDS
+from scripts import list_licences
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+MANIFESTS = [
+    document
+    for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+]
+
+
+def test_the_producer_alone_installs_nothing_heavy() -> None:
+    """A web tier gets neither arrays nor models nor picture codecs nor a database layer."""
+    found = set(list_licences.closure([]))
+    assert "celery" in found
+    assert not found & {
+        "numpy",
+        "onnxruntime",
+        "pillow",
+        "pi-heif",
+        "sqlalchemy",
+        "fastapi",
+        "boto3",
+    }
+
+
+def test_every_licence_is_known_and_none_is_refused() -> None:
+    """Of everything that the extra `all` brings."""
+    licences = {name: list_licences.licence_of(name) for name in list_licences.closure(["all"])}
+    assert len(licences) > 50
+    assert [name for name, licence in licences.items() if not licence] == []
+    assert [n for n, licence in licences.items() if list_licences.is_refused(licence)] == []
+
+
+@pytest.mark.parametrize(
+    ("licence", "refused"),
+    [
+        ("GPL-3.0-only", True),
+        ("GNU Affero General Public License v3", True),
+        ("LGPL-3.0-or-later", False),
+        ("GNU Lesser General Public License v3 (LGPLv3)", False),
+        ("MIT", False),
+    ],
+)
+def test_which_licences_are_refused(licence: str, refused: bool) -> None:
+    """The Lesser GPL may be imported as it is; the GPL may not."""
+    assert list_licences.is_refused(licence) is refused
+
+
+def test_compose_is_valid() -> None:
+    """By the Compose specification's own schema."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = subprocess.run(
+        [*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_compose_starts_what_exists_and_locks_it_down() -> None:
+    """Our own services: known commands, read-only, without capabilities, limited, checked."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("worker", "io", "api"):
+        service = services[name]
+        assert service["command"][0] in COMMANDS
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["mem_limit"]
+        assert service["healthcheck"]["test"]
+    assert services["api"]["profiles"] == ["console"]
+    assert services["rabbitmq"]["profiles"] == ["rabbitmq"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_start_what_exists_and_are_hardened(unit: Path) -> None:
+    """As an unprivileged user, without capabilities, with a read-only system."""
+    text = unit.read_text()
+    for line in (
+        "User=avatarmod",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallFilter=@system-service",
+    ):
+        assert line in text.splitlines()
+    command = re.search(r"^ExecStart=/opt/avatarmod/bin/(\S+) (\S+)", text, re.MULTILINE)
+    assert command is not None
+    assert command[1] != "avatarmod" or command[2] in COMMANDS
+
+
+def test_manifests_name_settings_and_commands_that_exist() -> None:
+    """A wrong name would be ignored in silence."""
+    for manifest in MANIFESTS:
+        if manifest["kind"] == "ConfigMap":
+            names = {name.removeprefix("AVATARMOD_").lower() for name in manifest["data"]}
+            assert names - set(WorkerSettings.model_fields) == {"secrets_folder"}
+        if manifest["kind"] == "Deployment":
+            pod = manifest["spec"]["template"]["spec"]
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            for container in pod["containers"]:
+                assert container["args"][0] in COMMANDS
+                assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    scaled = next(m for m in MANIFESTS if m["kind"] == "ScaledObject")
+    target = scaled["spec"]["scaleTargetRef"]["name"]
+    assert any(m["kind"] == "Deployment" and m["metadata"]["name"] == target for m in MANIFESTS)
+    assert "avatarmod_oldest_seconds" in scaled["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def test_every_extra_named_in_the_documents_exists() -> None:
+    """Pip warns about an unknown extra and installs without it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("README*.md"), ROOT / "deploy" / "install.sh"]
+    text = "".join(page.read_text("utf-8") for page in pages)
+    named = re.findall(r"avatar-moderation\[([a-z0-9,-]+)\]", text)
+    assert named
+    extras = {extra for group in named for extra in group.split(",")}
+    assert extras - set(project["optional-dependencies"]) == set()
+
+
+def test_the_installer_is_a_program() -> None:
+    """The shell can read it."""
+    script = ROOT / "deploy" / "install.sh"
+    result = subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
