@@ -112,6 +112,22 @@ class NullEngine:
         return [NullScore() for _ in pixels]
 
 
+class TimedEngine:
+    """The real engine, with the processor seconds that its calls took."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.micro_batch = engine.micro_batch
+        self.cpu_s = 0.0
+
+    def score(self, pixels: Any, cut_offs: Sequence[float] = ()) -> Sequence[Any]:
+        """As the engine does; it runs in the calling thread."""
+        started_s = time.thread_time()
+        scores = self._engine.score(pixels, cut_offs)
+        self.cpu_s += time.thread_time() - started_s
+        return scores
+
+
 def main() -> int:
     options = _options()
     quiet_logging()
@@ -131,7 +147,9 @@ def main() -> int:
                 report["enqueue_many_cpu_ms"] + report["consume_cpu_ms"], 3
             )
             if not options.no_engine:
-                report |= bare.share_of_engine(options, 15.0 if options.quick else options.seconds)
+                report |= bare.share_of_engine(
+                    options, options.seconds or (12.0 if options.quick else 120.0)
+                )
         if options.records:
             with _server(Path(folder) / "full") as server:
                 report |= Bench(server, Path(folder)).memory(server, options.records)
@@ -148,8 +166,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="open-nsfw", help="name or folder; random weights do")
     parser.add_argument("--models-folder", type=Path, default=Path("models"))
-    parser.add_argument("--seconds", type=float, default=120.0, help="of rounds with the engine")
-    parser.add_argument("--round", type=int, default=32, help="uploads of one round")
+    parser.add_argument("--seconds", type=float, help="of rounds with the engine (default: 120)")
+    parser.add_argument("--round", type=int, default=0, help="uploads of one round (default: 32)")
     parser.add_argument("--core", type=int, help="core to pin to (default: the last allowed)")
     parser.add_argument("--records", type=int, default=0, help="fill Valkey with so many uploads")
     parser.add_argument("--no-engine", action="store_true", help="leave the real engine out")
@@ -227,11 +245,13 @@ class Bench:
 
     def share_of_engine(self, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
         """Rounds through the queue and through the engine alone, in turns on the same core."""
+        size = options.round or (8 if options.quick else 32)
         engine = Engine(Bundle.load(options.bundle, options.models_folder), threads=1)
         spec = engine.bundle.input
         limits = DecodeLimits(**self._settings.decode_limits())  # type: ignore[arg-type]
         decoder = Decoder(limits, ViewOptions(spec=spec, flat_rule=False))
-        drain = self._drain(decoder, engine, self._images.fetch, engine.bundle.id)
+        timed = TimedEngine(engine)
+        drain = self._drain(decoder, timed, self._images.fetch, engine.bundle.id)
         cut_offs = Policy().boundaries()
         wall: dict[str, list[float]] = {"engine": [], "decode": [], "queue": []}
         cpu: dict[str, list[float]] = {"engine": [], "decode": [], "queue": []}
@@ -240,23 +260,22 @@ class Bench:
             pids = [os.getpid(), self._server.pid, *decoder.child_pids()]
             cpu_s, started_s = _cpu_s(pids), time.perf_counter()
             work()
-            wall[name].append((time.perf_counter() - started_s) / options.round)
-            cpu[name].append((_cpu_s(pids) - cpu_s) / options.round)
+            wall[name].append((time.perf_counter() - started_s) / size)
+            cpu[name].append((_cpu_s(pids) - cpu_s) / size)
 
         deadline_s = time.perf_counter() + seconds
         while time.perf_counter() < deadline_s or len(wall["queue"]) < 3:
-            ids = self._ids(options.round)
+            ids = self._ids(size)
             files = [_picture(self._number + n) for n in range(len(ids))]
             for upload_id, data in zip(ids, files, strict=True):
                 self._images.put(upload_id, data)
             decoded: list[Any] = []
             measure("decode", lambda f=files, d=decoded: d.extend(map(decoder.decode, f)))
             views = [p.views[0].pixels for p in decoded]
-            size = engine.micro_batch
 
-            def alone(rows: list[Any] = views, size: int = size) -> None:
-                for start in range(0, len(rows), size):
-                    engine.score(np.stack(rows[start : start + size]), cut_offs)
+            def alone(rows: list[Any] = views, step: int = engine.micro_batch) -> None:
+                for start in range(0, len(rows), step):
+                    engine.score(np.stack(rows[start : start + step]), cut_offs)
 
             measure("engine", alone)
 
@@ -268,7 +287,14 @@ class Bench:
             assert all(a and a.decided_by == "model" for a in self._store.get_many(ids))
         drain.close()
         decoder.close()
-        return _shares(engine, wall, cpu)
+        inside_s = timed.cpu_s / len(wall["queue"]) / size
+        return {
+            **_shares(engine, wall, cpu),
+            "engine_in_queue_cpu_ms": round(inside_s * 1e3, 2),
+            "rest_of_queue_cpu_ms": round(
+                (statistics.mean(cpu["queue"]) - statistics.mean(cpu["decode"]) - inside_s) * 1e3, 2
+            ),
+        }
 
     def memory(self, server: EmbeddedValkey, count: int) -> dict[str, float]:
         """Bytes an undecided upload with an image URL, with and without its event."""

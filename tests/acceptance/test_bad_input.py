@@ -19,7 +19,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """One `avatarmod` command without an instance."""
     return subprocess.run(
         [sys.executable, "-m", "producer.cli", *arguments],
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **env},
+        env={"PATH": "/usr/bin:/bin", "HOME": env.get("AVATARMOD_DATA_FOLDER", "/dev/null"), **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -40,7 +40,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["frobnicate"], {}, 2, "No such command"),
         (["up"], {"AVATARMOD_BATCH_SIZE": "many"}, 2, "AVATARMOD_BATCH_SIZE: "),
         (["up"], {"AVATARMOD_REDIS_URL": "redis://127.0.0.1:1/0"}, 2, "does not answer"),
-        (["scan", "/nonexistent"], {}, 2, "does not exist"),
+        (["scan", "/no/such/folder"], {}, 2, "does not exist"),
         (["demo", "--json"], {}, 2, "--json goes with --once"),
     ],
 )

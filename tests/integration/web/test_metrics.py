@@ -78,15 +78,19 @@ def test_one_scrape_has_every_process(stack: Stack) -> None:
         wanted = (
             "avatarmod_inference_seconds_count",
             "avatarmod_callback_seconds_count",
-            "avatarmod_http_seconds_count",
+            r'avatarmod_http_seconds_count{method="GET",route="/v1/avatars/{upload_id:path}"',
         )
         while time.monotonic() < deadline_s:
             text = http.get("/metrics").text
-            if all(re.search(rf"^{name}\b.* [1-9]", text, re.MULTILINE) for name in wanted):
+            missing = [
+                name
+                for name in wanted
+                if not re.search(rf"^{re.escape(name)}.* [1-9]", text, re.MULTILINE)
+            ]
+            if not missing:
                 break
             time.sleep(0.5)
-    assert all(re.search(rf"^{name}\b.* [1-9]", text, re.MULTILINE) for name in wanted)
-    assert 'route="/v1/avatars/{upload_id:path}"' in text
+    assert missing == []
     assert "metrics-1" not in text
 
 
