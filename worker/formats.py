@@ -90,7 +90,7 @@ class DecodeLimits:
     max_frames: int = 1_000
     max_total_pixels: int = 300_000_000
     timeout_s: float = 5.0
-    memory_bytes: int = 512 * 2**20
+    memory_bytes: int = 256 * 2**20
 
     def check_size(self, width_px: int, height_px: int, frame_count: int = 1) -> None:
         """Refuse a size that is empty or above the limits.

@@ -84,7 +84,7 @@ class WorkerSettings(ReviewSettings):
         5.0, gt=0, description="Longest processor time to decode one picture, in seconds."
     )
     decode_memory_bytes: int = Field(
-        512 * 2**20, ge=64 * 2**20, description="Most memory that decoding one picture may take."
+        256 * 2**20, ge=64 * 2**20, description="Most memory that decoding one picture may take."
     )
     scored_frames: int = Field(
         8, ge=1, le=32, description="Most frames of an animation that are scored."
