@@ -31,6 +31,7 @@ from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.metrics import Recorder
+from producer.tracing import end_tracing, start_tracing
 from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
@@ -312,7 +313,11 @@ def run_worker(role: Role, settings: WorkerSettings) -> int:
     """Build and run one worker process; returns its exit code."""
     configure_logging(settings, role)
     follow_supervisor()
-    return Worker(role, settings).run()
+    start_tracing(role)
+    try:
+        return Worker(role, settings).run()
+    finally:
+        end_tracing()
 
 
 def _install(handler: Callable[[int, Any], None]) -> None:
