@@ -32,6 +32,7 @@ from producer.errors import InvalidUpload, ModerationError, QueueFull, StorageUn
 from producer.images import check_image_reference
 from producer.settings import Settings, load_settings
 from producer.store import Store
+from producer.tracing import span
 
 log = structlog.get_logger()
 
@@ -147,7 +148,8 @@ class Producer:
     def _submit(self, avatars: Sequence[Avatar]) -> list[Enqueued | ModerationError]:
         max_backlog = self._settings.max_backlog
         try:
-            found = self.store.submit_many(avatars, max_backlog=max_backlog)
+            with span("enqueue", upload_id=[avatar.upload_id for avatar in avatars]):
+                found = self.store.submit_many(avatars, max_backlog=max_backlog)
         except redis.RedisError as error:
             problem = f"Redis did not answer ({type(error).__name__}); enqueue"
             return [StorageUnavailable(f"{problem} {a.upload_id!r} again") for a in avatars]

@@ -32,6 +32,9 @@ from producer.errors import (
 from producer.http_guard import BlockedAddress, guarded_client, parse_networks
 from producer.settings import Settings
 
+#: Folder in the default store for what comes in with its bytes, one folder a day.
+RECEIVED = "received"
+
 
 def check_image_reference(reference: str) -> str:
     """Return the reference unchanged.

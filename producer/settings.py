@@ -86,6 +86,13 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(
         10 * 2**20, gt=0, description="Larger images are rejected before they are read in full."
     )
+    received_retention_days: int = Field(
+        30,
+        ge=0,
+        le=36500,
+        description="How long pictures that came in with their bytes stay in the image folder, in "
+        "days; those of undecided uploads stay longer; 0: for ever. For S3, set a lifecycle rule.",
+    )
     image_timeout_s: float = Field(
         10.0,
         gt=0,

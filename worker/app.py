@@ -31,6 +31,7 @@ from producer.http_guard import parse_networks
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.metrics import Recorder
+from producer.tracing import end_tracing, start_tracing
 from worker.alarms import AlarmDuty, make_teller, provider_statuses
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
@@ -40,6 +41,7 @@ from worker.memory import keep_releasing, release_memory, rss_bytes
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
+from worker.received import ReceivedDuty
 from worker.settings import WorkerSettings
 from worker.style import StyleHead
 from worker.supervised import follow_supervisor
@@ -202,12 +204,22 @@ class Worker:
     def _duties(self) -> dict[str, Callable[[], object]]:
         """What the sweeper does besides ringing, by the name of its lock.
 
-        Alarms from any process, for the other kind may be the one that is missing; the ledger only
-        from io, whose memory SQLAlchemy may use.
+        Alarms from any process, for the other kind may be the one that is missing; the rest only
+        from io, which has the time, and whose memory SQLAlchemy may use.
         """
         duties: dict[str, Callable[[], object]] = {"alarms": self._alarm_duty()}
-        url = self.settings.ledger_url
-        if self.role != "io" or (url is not None and url.get_secret_value() == "off"):
+        if self.role != "io":
+            return duties
+        settings = self.settings
+        if settings.received_retention_days and not settings.image_folder.startswith("s3://"):
+            duties["received"] = ReceivedDuty(
+                self.store,
+                Path(settings.image_folder),
+                retention_days=settings.received_retention_days,
+                stop=self.stop,
+            )
+        url = settings.ledger_url
+        if url is not None and url.get_secret_value() == "off":
             return duties
         try:
             from worker.ledger import LedgerDrain
@@ -313,7 +325,11 @@ def run_worker(role: Role, settings: WorkerSettings) -> int:
     """Build and run one worker process; returns its exit code."""
     configure_logging(settings, role)
     follow_supervisor()
-    return Worker(role, settings).run()
+    start_tracing(role)
+    try:
+        return Worker(role, settings).run()
+    finally:
+        end_tracing()
 
 
 def _install(handler: Callable[[int, Any], None]) -> None:

@@ -28,6 +28,7 @@ from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verd
 from producer.errors import StorageUnavailable, WorkerKilled
 from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
+from producer.tracing import span
 from worker import retry
 from worker.outcomes import Outcomes
 from worker.policy import Judgement, Policy, ViewScore, judge
@@ -239,12 +240,8 @@ class _Run:
         if self._abandoned.is_set():
             return
         try:
-            avatar = prepared.avatar
-            data = self._o._fetch(avatar.image, avatar.upload_id)
-            prepared.sha256 = hashlib.sha256(data).hexdigest()
-            prepared.known = self._known(prepared.sha256, avatar.region)
-            if prepared.known is None:
-                prepared.picture = self._o._decoder.decode(data)
+            with span("prepare", upload_id=prepared.avatar.upload_id):
+                self._fetch_and_decode(prepared)
         except Exception as error:  # noqa: BLE001 - the edge of one upload; retry.decide sorts it
             prepared.error = error
         while not self._abandoned.is_set():
@@ -253,6 +250,14 @@ class _Run:
                 return
             except queue.Full:
                 continue
+
+    def _fetch_and_decode(self, prepared: Prepared) -> None:
+        avatar = prepared.avatar
+        data = self._o._fetch(avatar.image, avatar.upload_id)
+        prepared.sha256 = hashlib.sha256(data).hexdigest()
+        prepared.known = self._known(prepared.sha256, avatar.region)
+        if prepared.known is None:
+            prepared.picture = self._o._decoder.decode(data)
 
     def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
         """An operator's overruling or an earlier verdict on the same content."""
@@ -297,6 +302,18 @@ class _Run:
         """Decide and commit some uploads in one round trip."""
         if not batch:
             return
+        with span(
+            "moderate",
+            upload_id=[prepared.avatar.upload_id for prepared in batch],
+            uploads=len(batch),
+            views=sum(map(_view_count, batch)),
+        ):
+            transitions = self._judge(batch)
+        self._settle()
+        self._writing = self._o._writer.submit(self._commit, transitions), batch
+
+    def _judge(self, batch: list[Prepared]) -> list[Transition]:
+        """Score what must be scored; one change for each upload that is decided now."""
         scores = self._score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
@@ -317,8 +334,7 @@ class _Run:
                 )
                 if change is not None:
                     transitions.append(change)
-        self._settle()
-        self._writing = self._o._writer.submit(self._commit, transitions), batch
+        return transitions
 
     def _score(self, batch: list[Prepared]) -> dict[str, list[ViewScore] | BaseException]:
         """Scores by content; the same content in one micro-batch is scored once."""

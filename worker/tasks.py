@@ -19,9 +19,10 @@ from celery import Celery
 from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Opinion, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.endpoints import Endpoints
-from producer.errors import CallbackRefused, Permanent, WorkerKilled
+from producer.errors import CallbackFailed, CallbackRefused, Permanent, WorkerKilled
 from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
+from producer.tracing import Span, span
 from worker import retry
 from worker.callback import CallbackSender
 from worker.decode import Decoder
@@ -118,7 +119,7 @@ class CallbackStep:
         now_s = self._store.now()
         started_s = time.monotonic()
         try:
-            status = self._sender.deliver(entry, now_s=now_s)
+            status = self._send(entry, now_s, attempt)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
             self._recorder.observe(CALLBACK, time.monotonic() - started_s, "failed")
             self._after_error(line, entry, token, error, attempt)
@@ -129,6 +130,17 @@ class CallbackStep:
             lambda: self._store.end_callback(entry, token=token, detail=detail), self._stop
         )
         log.info("callback_delivered", upload_id=entry.upload_id, seq=entry.seq, attempts=attempt)
+
+    def _send(self, entry: CallbackEntry, now_s: float, attempt: int) -> int:
+        with span("callback", upload_id=entry.upload_id, seq=entry.seq, attempt=attempt) as trace:
+            try:
+                status = self._sender.deliver(entry, now_s=now_s)
+            except CallbackFailed as error:
+                if error.status is not None:
+                    trace.note(status=error.status)
+                raise
+            trace.note(status=status)
+            return status
 
     def _after_error(
         self, line: str, entry: CallbackEntry, token: str, error: Exception, attempt: int
@@ -224,7 +236,8 @@ class ReviewStep:
                 self._store.drop(line, lease.item, token=token)
                 return
             try:
-                change = self._step(avatar, lease, token)
+                with span("review", upload_id=avatar.upload_id) as trace:
+                    change = self._step(avatar, lease, token, trace)
             except redis.RedisError:
                 raise
             except Exception as error:  # noqa: BLE001 - the edge of one upload
@@ -238,7 +251,7 @@ class ReviewStep:
         except Exception:
             log.exception("review_crashed", upload_id=lease.item)
 
-    def _step(self, avatar: Avatar, lease: Lease, token: str) -> Transition | None:
+    def _step(self, avatar: Avatar, lease: Lease, token: str, trace: Span) -> Transition | None:
         if lease.crashes >= retry.MAX_CRASHES:
             raise WorkerKilled(
                 f"the worker process died {lease.crashes} times with this upload in its hands"
@@ -252,6 +265,7 @@ class ReviewStep:
             waiting_since_s=self._store.now() - avatar.updated_at,
             tried=[entry for entry in avatar.tried.split(",") if entry],
         )
+        trace.note(outcome=type(answer).__name__.lower())
         if isinstance(answer, Wait):
             self._wait(avatar, answer, token)
             return None

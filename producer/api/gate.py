@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import redis
@@ -26,12 +28,16 @@ from producer.keys import ApiKey, ApiKeys, Rates, Scope
 from producer.metrics import HTTP, Recorder
 from producer.settings import Settings
 from producer.store import Store
+from producer.tracing import Span, span
 
 #: Bytes of a body that is not multipart: a batch of 100 uploads with long addresses stays below.
 MAX_JSON_BYTES = 2**20
 
 #: Methods that are counted by name.
 METHODS = frozenset(["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
+
+#: Paths that machines ask every few seconds.
+PROBES = frozenset(["/healthz", "/readyz", "/metrics"])
 
 #: Failed keys a second from one address, and at once, before it has to wait.
 FAILURES_PER_S, FAILURES_AT_ONCE = 0.2, 30
@@ -191,13 +197,26 @@ class Timed:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            route = getattr(scope.get("route"), "path", None) or "other"
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            seconds = time.perf_counter() - started_s
-            self._recorder.observe(HTTP, seconds, method, route, str(status))
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        with _request_span(scope) as trace:
+            try:
+                await self._app(scope, receive, noting)
+            finally:
+                route = getattr(scope.get("route"), "path", None) or "other"
+                seconds = time.perf_counter() - started_s
+                self._recorder.observe(HTTP, seconds, method, route, str(status))
+                trace.note(method=method, route=route, status=status)
+                upload_id = scope.get("path_params", {}).get("upload_id")
+                if upload_id is not None:
+                    trace.note(upload_id=upload_id)
+
+
+def _request_span(scope: AsgiScope) -> AbstractContextManager[Span]:
+    """A span that continues the caller's trace; probes and scrapes make none."""
+    if scope["path"] in PROBES:
+        return contextlib.nullcontext(Span())
+    parent = dict(scope["headers"]).get(b"traceparent", b"")
+    return span("request", parent=parent.decode("latin-1"))
 
 
 class BodyLimit:

@@ -32,7 +32,7 @@ from producer.contract import (
 )
 from producer.enqueue import Enqueued, Upload
 from producer.errors import ImageTooLarge, ModerationError, UnknownUpload
-from producer.images import Images
+from producer.images import RECEIVED, Images
 from producer.keys import ApiKey
 from producer.store import describe
 
@@ -354,12 +354,12 @@ def _forget(images: Images, name: str) -> None:
 def picture_name(upload_id: str, data: bytes) -> str:
     """Where the bytes of an upload are kept: a name that no later bytes can overwrite.
 
-    The folder is the day, so that old pictures can be deleted by the folder.
+    The folder is the day; see worker/received.py.
     """
     day = time.strftime("%Y-%m-%d", time.gmtime())
     parts = (upload_id.encode(), data)
     who, what = (hashlib.sha256(part).hexdigest()[:24] for part in parts)
-    return f"received/{day}/{who}-{what}"
+    return f"{RECEIVED}/{day}/{who}-{what}"
 
 
 def _answer(results: Sequence[Result], is_batch: bool) -> Response:

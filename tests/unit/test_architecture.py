@@ -28,6 +28,7 @@ SPOKES = [
     {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},
     {"alarms"},
     {"sweeper"},
+    {"received"},
     {"embedded"},
 ]
 

@@ -48,13 +48,18 @@ def api() -> None:
     """Run HTTP API and console until SIGTERM."""
     from producer.logs import configure_logging
     from producer.settings import load_settings
+    from producer.tracing import end_tracing, start_tracing
     from worker.settings import WorkerSettings
     from worker.supervised import follow_supervisor
 
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "api")
     follow_supervisor()
-    serve(settings)
+    start_tracing("api")
+    try:
+        serve(settings)
+    finally:
+        end_tracing()
 
 
 def serve(settings: WorkerSettings) -> None:

@@ -40,6 +40,7 @@ from producer.errors import (
     ProviderUnavailable,
     StorageUnavailable,
 )
+from producer.tracing import span
 from worker.review.answers import Answer, Answered, Approve, GiveUp, Hold, Question, Wait
 from worker.review.base import ReviewProvider
 from worker.review.limits import Admitted, Limits, Outcome, ProviderStatus, Refused, Settled
@@ -182,7 +183,9 @@ class Router:
             self._limits.settle(leave, ask.sha256, outcome="dropped", billed=False)
             raise
         try:
-            opinion = provider.review(picture, data_id=ask.sha256[:32])
+            with span("review_call", provider=leave.provider, outcome="failed") as trace:
+                opinion = provider.review(picture, data_id=ask.sha256[:32])
+                trace.note(outcome=opinion.decision.value)
         except ModerationError as error:
             return self._failed(ask, leave, error, time.monotonic() - started_s)
         except BaseException as error:
