@@ -17,8 +17,15 @@ from producer.settings import Settings
 def quiet_logging() -> None:
     """For short commands: warnings and errors only, on standard error."""
     structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A command may configure the full logging after this.
+        cache_logger_on_first_use=False,
     )
 
 
@@ -78,5 +85,5 @@ def configure_logging(settings: Settings, process: str = "") -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
 import redis
+import structlog
 from pydantic import SecretStr
 
 from producer.connect import redis_client
@@ -26,6 +28,17 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("AVATARMOD_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _clean_logging() -> Iterator[None]:
+    """A command that configured logging in this process does not do so for the next test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
