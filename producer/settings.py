@@ -41,6 +41,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
