@@ -20,7 +20,6 @@ BAD = [
     ("REDIS_URL", "redis://[::1/0", "Example|IPv6"),
     ("BROKER_URL", "kafka://hunter2@host", "amqp://user:password@host//"),
     ("NAMESPACE", "my service", "Example: avatarmod"),
-    ("NAMESPACE", "", "Example: avatarmod"),
     ("MAX_IMAGE_BYTES", "10 MB", "Example: 10485760"),
     ("MAX_IMAGE_BYTES", "0", "greater than 0"),
     ("IMAGE_TIMEOUT_S", "0", "greater than 0"),
@@ -178,3 +177,11 @@ def test_every_setting_says_what_it_is_for(name: str) -> None:
     description = WorkerSettings.model_fields[name].description
     assert description
     assert description.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["API_PORT", "NAMESPACE", "THREADS", "BATCH_SIZE", "LEDGER_URL"])
+def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Compose files and `.env` leave variables empty; that says nothing, not the empty value."""
+    default = getattr(load_settings(WorkerSettings), name.lower())
+    monkeypatch.setenv(f"AVATARMOD_{name}", "")
+    assert getattr(load_settings(WorkerSettings), name.lower()) == default
