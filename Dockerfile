@@ -6,7 +6,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY producer ./producer
 COPY worker ./worker
 COPY scripts ./scripts
-RUN python -m venv /app/.venv && /app/.venv/bin/pip install --no-cache-dir '.[all]'
+RUN python -m venv /app/.venv && /app/.venv/bin/pip install --no-cache-dir '.[all,tracing]'
 
 FROM python:3.13-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data --create-home avatarmod

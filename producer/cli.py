@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import click
+import redis
 
 from producer.errors import ConfigurationError, ModerationError
 
@@ -200,6 +201,19 @@ def main() -> None:
         sys.exit(2)
     except ModerationError as error:
         click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("producer", "worker", "scripts"):
+            raise
+        problem = f"the Python package {error.name!r} is missing; install it with: "
+        click.echo(
+            f"{click.style('error:', fg='red')} {problem}pip install 'avatar-moderation[all]'",
+            err=True,
+        )
+        sys.exit(2)
+    except redis.RedisError as error:
+        problem = f"Redis stopped answering ({type(error).__name__}); see `avatarmod doctor`"
+        click.echo(f"{click.style('error:', fg='red')} {problem}", err=True)
         sys.exit(1)
 
 

@@ -75,7 +75,17 @@ def configure_logging(settings: Settings, process: str = "") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx", "httpcore", "celery", "kombu", "amqp", "botocore", "urllib3", "uvicorn"):
+    for noisy in (
+        "alembic",
+        "httpx",
+        "httpcore",
+        "celery",
+        "kombu",
+        "amqp",
+        "botocore",
+        "urllib3",
+        "uvicorn",
+    ):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
     structlog.configure(
         processors=[

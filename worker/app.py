@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import structlog
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
-from celery.signals import worker_ready
+from celery.signals import setup_logging, worker_ready
 from celery.worker import state
 
 from producer.connect import connect_store, find_redis_url, make_celery
@@ -258,6 +258,8 @@ class Worker:
             state.should_stop = 0  # type: ignore[assignment]
 
         worker_ready.connect(on_ready, weak=False)
+        # Whoever is connected here has set up logging; Celery would set the root to WARNING.
+        setup_logging.connect(_keep_logging, weak=False)
         stages = ROLES[self.role]
         # As root inside a container is a deployment's choice; the queue carries JSON only.
         warnings.simplefilter("ignore", SecurityWarning)
@@ -330,6 +332,10 @@ def run_worker(role: Role, settings: WorkerSettings) -> int:
         return Worker(role, settings).run()
     finally:
         end_tracing()
+
+
+def _keep_logging(**_: object) -> None:
+    """Logging is configured already."""
 
 
 def _install(handler: Callable[[int, Any], None]) -> None:

@@ -141,3 +141,15 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(
     instance.start()
     assert instance.valkey_pid() != orphan
     check_outcomes(instance, web_tier, expected, exactly_once=False)
+
+
+def test_the_log_says_what_became_of_every_upload(shared: Instance, web_tier: Receiver) -> None:
+    """One line a verdict and a delivery, with the upload's id: Celery does not take the log over."""
+    expected = fill(shared, "logged", 4)
+    enqueue_all(shared, expected)
+    check_outcomes(shared, web_tier, expected)
+    lines = shared.log.read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    for name in ("verdict_reached", "callback_delivered"):
+        seen = {event["upload_id"] for event in events if event["event"] == name}
+        assert seen >= set(expected)
