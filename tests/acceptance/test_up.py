@@ -144,7 +144,7 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(
 
 
 def test_the_log_says_what_became_of_every_upload(shared: Instance, web_tier: Receiver) -> None:
-    """One line a verdict and a delivery, with the upload's id: Celery does not take the log over."""
+    """One line a verdict and a delivery, with the upload's id; Celery leaves the log to us."""
     expected = fill(shared, "logged", 4)
     enqueue_all(shared, expected)
     check_outcomes(shared, web_tier, expected)
