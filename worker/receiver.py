@@ -43,6 +43,10 @@ class Receiver:
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
                 body = self.rfile.read(min(length, MAX_BODY_BYTES))
+                if len(body) < length:
+                    # The sender died in mid-request: that is no callback, and nobody to answer.
+                    self.close_connection = True
+                    return
                 self.send_response(receiver._take(body, dict(self.headers)))
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -397,6 +397,8 @@ class TestSuspects:
 
     def test_it_waits_until_the_hands_are_empty(self, bench: Bench) -> None:
         """A lease that runs out during a batch is taken after the batch, not into it."""
+        bench.upload("suspect", picture(CLEAR, 99))
+        claim(bench.store, lease_s=0.4, token="dead")
         for number in range(3):
             bench.upload(f"u{number}", picture(CLEAR, 100 + number))
         beside = self.watch_the_suspect(bench)
@@ -404,7 +406,6 @@ class TestSuspects:
 
         def look(data: bytes) -> None:
             if data == bench.files["u0"]:
-                self.forsake(bench, "suspect")
                 time.sleep(0.7)
             watch(data)
 
