@@ -22,7 +22,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import setup_logging, worker_ready
 from celery.worker import state
 
-from producer.connect import connect_store, find_redis_url, make_celery
+from producer.connect import connect_store, find_redis_url, make_celery, ring
 from producer.contract import Region, Stage
 from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
@@ -71,7 +71,12 @@ class Worker:
         self.celery = make_celery(settings, find_redis_url(settings))
         self.images = Images(settings)
         self.recorder = Recorder()
-        self.outcomes = Outcomes(self.store, settings.callback_url, self.recorder)
+        self.outcomes = Outcomes(
+            self.store,
+            settings.callback_url,
+            self.recorder,
+            lambda stage: ring(self.store, self.celery, stage),
+        )
         self.facts: dict[str, Any] = {}
         self._bundle_folder = self._promoted_folder()
         self._closers: list[Callable[[], object]] = [self.images.close]

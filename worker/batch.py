@@ -479,6 +479,7 @@ class _Run:
         results: list[Advanced] = write_patiently(
             lambda: self._store.advance(transitions), self._stop
         )
+        self._o._outcomes.wake(transitions)
         for transition, result in zip(transitions, results, strict=True):
             if result.applied:
                 self._decided += 1

@@ -1,14 +1,19 @@
-"""What becomes of an upload whose step raised: rejected, due again later, or a dead letter.
+"""What follows a step that works on uploads: an error's outcome, a transition's doorbell.
 
-Shared by the steps that work on uploads; callbacks have their own endings in tasks.py.
+After an error an upload is rejected, due again later, or a dead letter; after a transition whoever
+acts next is woken. Callbacks have their own endings in tasks.py.
 """
 
 from __future__ import annotations
 
 import random
 import threading
+import time
+from collections.abc import Callable, Sequence
 
+import redis
 import structlog
+from kombu.exceptions import OperationalError
 
 from producer.contract import Avatar, AvatarState, Stage, callback_url_of
 from producer.dead_letters import DeadLetter, DeadLetters
@@ -19,12 +24,30 @@ from worker import retry
 
 log = structlog.get_logger()
 
+#: Seconds between two doorbells for one stage from this process: its drain is under way then.
+RING_EVERY_S = 0.1
+
 
 class Outcomes:
-    """Turns errors into transitions; the decision itself is `retry.decide`."""
+    """Turns errors into transitions (the decision itself is `retry.decide`) and wakes who is next.
 
-    def __init__(self, store: Store, default_callback_url: str, recorder: Recorder) -> None:
+    Args:
+        store: where uploads are made due again.
+        default_callback_url: who hears of uploads that name nobody.
+        recorder: counts.
+        ring: wakes the workers of a stage; None leaves that to the sweeper's next tick.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        default_callback_url: str,
+        recorder: Recorder,
+        ring: Callable[[Stage], object] | None = None,
+    ) -> None:
         self._store = store
+        self._ring = ring
+        self._rang_s: dict[Stage, float] = {}
         self._recorder = recorder
         self._default_callback_url = default_callback_url
         self._dead_letters = DeadLetters(store, self.callback_url)
@@ -32,6 +55,24 @@ class Outcomes:
     def callback_url(self, avatar: Avatar) -> str:
         """Who hears of this upload; empty for nobody."""
         return callback_url_of(avatar, self._default_callback_url)
+
+    def wake(self, transitions: Sequence[Transition]) -> None:
+        """Ring for what written transitions made due, at most ten times a second for each stage.
+
+        A ring that is left out or fails costs a second: the sweeper rings for all that is due.
+        """
+        stages = {change.enters for change in transitions if change.enters}
+        if any(change.callback_url for change in transitions):
+            stages.add(Stage.CALLBACK)
+        now_s = time.monotonic()
+        for stage in stages:
+            if self._ring is None or now_s - self._rang_s.get(stage, 0.0) < RING_EVERY_S:
+                continue
+            self._rang_s[stage] = now_s
+            try:
+                self._ring(stage)
+            except (redis.RedisError, OperationalError, OSError) as error:
+                log.warning("doorbell_failed", error=type(error).__name__)
 
     def after_error(
         self,

@@ -357,6 +357,7 @@ class ReviewStep:
 
     def _commit(self, change: Transition) -> None:
         [result] = write_patiently(lambda: self._store.advance([change]), self._stop)
+        self._outcomes.wake([change])
         if result.applied:
             log.info(
                 "verdict_reached",

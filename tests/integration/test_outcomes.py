@@ -1,0 +1,43 @@
+"""After a transition whoever acts next is woken at once, not by the sweeper a second later."""
+
+from __future__ import annotations
+
+import redis
+
+from producer.contract import Avatar, AvatarState, Stage
+from producer.metrics import Recorder
+from producer.store import Store, Transition
+from worker.outcomes import Outcomes
+
+AVATAR = Avatar(upload_id="a", state=AvatarState.QUEUED, seq=1)
+
+
+def transition(**options: object) -> Transition:
+    return Transition(avatar=AVATAR, to=AvatarState.APPROVED, **options)  # type: ignore[arg-type]
+
+
+def test_each_stage_that_got_work_is_rung_once(store: Store) -> None:
+    """Callbacks for what is told, review for what is gray; several at once ring once."""
+    rung: list[Stage] = []
+    outcomes = Outcomes(store, "", Recorder(), rung.append)
+    told, gray = transition(callback_url="https://x"), transition(enters=Stage.REVIEW)
+    outcomes.wake([told, gray, told])
+    assert sorted(rung) == [Stage.CALLBACK, Stage.REVIEW]
+    outcomes.wake([told])
+    assert len(rung) == 2, "rung a moment ago: its drain looks again by itself"
+
+
+def test_nobody_is_rung_for_a_verdict_that_nobody_hears_of(store: Store) -> None:
+    """Polling web tiers cost no doorbells."""
+    rung: list[Stage] = []
+    Outcomes(store, "", Recorder(), rung.append).wake([transition()])
+    assert rung == []
+
+
+def test_a_bell_that_cannot_ring_harms_nothing(store: Store) -> None:
+    """The verdict stands; the sweeper rings within a second or two."""
+
+    def broken(_stage: Stage) -> None:
+        raise redis.ConnectionError("gone")
+
+    Outcomes(store, "", Recorder(), broken).wake([transition(callback_url="https://x")])
