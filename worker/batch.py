@@ -41,6 +41,10 @@ READY_AHEAD = 4
 #: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
 LOW_WATER = 8
 
+#: Seconds that a verdict may wait for others to be written with it, while the model has more to do.
+#: A write costs 1 ms of processor time, alone or with others (`benchmarks/through_queue.py`).
+WRITE_EVERY_S = 0.2
+
 #: Seconds after which a record that this version cannot read is looked at again.
 UNREADABLE_WAIT_S = 60.0
 
@@ -158,6 +162,10 @@ class _Run:
         self._abandoned = threading.Event()
         self._renewed_s = time.monotonic()
         self._decided = 0
+        # Verdicts to be written, and the write that is under way with the uploads it is about.
+        self._verdicts: list[Transition] = []
+        self._judged: list[Prepared] = []
+        self._wrote_s = time.monotonic()
         self._writing: tuple[concurrent.futures.Future[None], list[Prepared]] | None = None
 
     def run(self) -> int:
@@ -299,7 +307,7 @@ class _Run:
         return prepared
 
     def _finish(self, batch: list[Prepared]) -> None:
-        """Decide and commit some uploads in one round trip."""
+        """Decide some uploads; written with others, or when the model has nothing to do."""
         if not batch:
             return
         with span(
@@ -308,16 +316,17 @@ class _Run:
             uploads=len(batch),
             views=sum(map(_view_count, batch)),
         ):
-            transitions = self._judge(batch)
-        self._settle()
-        self._writing = self._o._writer.submit(self._commit, transitions), batch
+            self._verdicts += self._judge(batch)
+        self._judged += batch
+        if time.monotonic() - self._wrote_s >= WRITE_EVERY_S:
+            self._write()
 
     def _judge(self, batch: list[Prepared]) -> list[Transition]:
         """Score what must be scored; one change for each upload that is decided now."""
         scores = self._score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
-            if prepared.avatar.upload_id not in self._in_hand:
+            if self._in_hand.get(prepared.avatar.upload_id) is not prepared.avatar:
                 continue
             try:
                 if prepared.error is not None:
@@ -332,7 +341,9 @@ class _Run:
                     stop=self._stop,
                     sha256=prepared.sha256,
                 )
-                if change is not None:
+                if change is None:
+                    self._let_go(prepared.avatar)
+                else:
                     transitions.append(change)
         return transitions
 
@@ -461,21 +472,40 @@ class _Run:
     def _waited_s(self, prepared: Prepared) -> float:
         return round(time.monotonic() - prepared.started_s, 4)
 
+    def _write(self) -> None:
+        """Start to write what is decided, after the write that is under way."""
+        self._wait_for_write()
+        if self._judged:
+            write = self._o._writer.submit(self._commit, self._verdicts)
+            self._writing = write, self._judged
+            self._verdicts, self._judged, self._wrote_s = [], [], time.monotonic()
+
     def _settle(self) -> None:
-        """Wait for the write that is under way, if any; its uploads are out of our hands then.
+        """Write all that is decided and wait for it; its uploads are out of our hands then.
 
         Raises:
-            redis.RedisError: it failed; its uploads are still in hand.
+            redis.RedisError: a write failed; its uploads are still in hand.
         """
+        self._write()
+        self._wait_for_write()
+
+    def _wait_for_write(self) -> None:
         if self._writing is None:
             return
         (write, batch), self._writing = self._writing, None
         write.result()
         for prepared in batch:
-            self._in_hand.pop(prepared.avatar.upload_id, None)
+            self._let_go(prepared.avatar)
+
+    def _let_go(self, avatar: Avatar) -> None:
+        """Out of our hands, unless it has been claimed anew meanwhile."""
+        if self._in_hand.get(avatar.upload_id) is avatar:
+            del self._in_hand[avatar.upload_id]
 
     def _commit(self, transitions: list[Transition]) -> None:
-        """In the writing thread: one round trip for the verdicts of a micro-batch."""
+        """In the writing thread: one round trip for some verdicts."""
+        if not transitions:
+            return
         results: list[Advanced] = write_patiently(
             lambda: self._store.advance(transitions), self._stop
         )

@@ -186,6 +186,29 @@ def test_more_than_one_batch_is_emptied_in_one_drain(bench: Bench) -> None:
     assert max(bench.engine.batches) <= bench.engine.micro_batch
 
 
+def test_a_busy_worker_writes_its_verdicts_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round trip for many; the last are written when the model has nothing more to do."""
+    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 3600.0)
+    sizes: list[int] = []
+    advance = bench.store.advance
+
+    def noted(transitions: Sequence[Any]) -> list[Any]:
+        sizes.append(len(transitions))
+        return advance(transitions)
+
+    monkeypatch.setattr(bench.store, "advance", noted)
+    bench.engine.micro_batch = 1
+    bench.engine.before = lambda pixels: time.sleep(0.05)
+    for number in range(12):
+        bench.upload(f"u{number}", picture(CLEAR, number))
+    assert bench.run() == 12
+    assert sum(sizes) == 12
+    assert max(sizes) > 1
+    assert bench.store.waiting(Stage.MODERATE) == {"waiting": 0, "leased": 0}
+
+
 def test_the_same_content_is_scored_once(bench: Bench) -> None:
     """Twins in one micro-batch share a score; a later copy is answered from the cache."""
     scoring = threading.Event()
