@@ -35,8 +35,9 @@ from worker.policy import Judgement, Policy, ViewScore, judge
 
 log = structlog.get_logger()
 
-#: Decoded pictures that may wait for the model; bounds memory together with the fetch threads.
-READY_AHEAD = 4
+#: Decoded pictures that may wait for the model, besides the micro-batch that it takes next.
+#: A picture of many frames is 7 MB for the recommended model (16 views of 384 px).
+READY_AHEAD = 2
 
 #: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
 LOW_WATER = 8
@@ -157,16 +158,18 @@ class _Run:
         self._store = owner._store
         self._stop = stop
         self._in_hand: dict[str, Avatar] = {}
-        self._ready: queue.Queue[Prepared] = queue.Queue(maxsize=READY_AHEAD)
+        self._ready: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
+        # Taken before decoding, given back when the model takes the picture.
+        self._room = threading.Semaphore(owner._engine.micro_batch + READY_AHEAD)
         self._alone = False
         self._abandoned = threading.Event()
         self._renewed_s = time.monotonic()
         self._decided = 0
         # Verdicts to be written, and the write that is under way with the uploads it is about.
         self._verdicts: list[Transition] = []
-        self._judged: list[Prepared] = []
+        self._judged: list[Avatar] = []
         self._wrote_s = time.monotonic()
-        self._writing: tuple[concurrent.futures.Future[None], list[Prepared]] | None = None
+        self._writing: tuple[concurrent.futures.Future[None], list[Avatar]] | None = None
 
     def run(self) -> int:
         try:
@@ -252,20 +255,23 @@ class _Run:
                 self._fetch_and_decode(prepared)
         except Exception as error:  # noqa: BLE001 - the edge of one upload; retry.decide sorts it
             prepared.error = error
-        while not self._abandoned.is_set():
-            try:
-                self._ready.put(prepared, timeout=0.5)
-                return
-            except queue.Full:
-                continue
+        self._ready.put(prepared)
 
     def _fetch_and_decode(self, prepared: Prepared) -> None:
         avatar = prepared.avatar
         data = self._o._fetch(avatar.image, avatar.upload_id)
         prepared.sha256 = hashlib.sha256(data).hexdigest()
         prepared.known = self._known(prepared.sha256, avatar.region)
-        if prepared.known is None:
+        if prepared.known is not None:
+            return
+        while not self._room.acquire(timeout=0.5):
+            if self._abandoned.is_set():
+                return
+        try:
             prepared.picture = self._o._decoder.decode(data)
+        except BaseException:
+            self._room.release()
+            raise
 
     def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
         """An operator's overruling or an earlier verdict on the same content."""
@@ -294,16 +300,23 @@ class _Run:
         try:
             if self._ready.empty():
                 self._settle()
-            prepared = [self._ready.get(timeout=0.5 if self._in_hand else 0.0)]
+            prepared = [self._take(0.5 if self._in_hand else 0.0)]
         except queue.Empty:
             return []
         views = _view_count(prepared[0])
         while views < self._o._engine.micro_batch:
             try:
-                prepared.append(self._ready.get_nowait())
+                prepared.append(self._take(0.0))
             except queue.Empty:
                 break
             views += _view_count(prepared[-1])
+        return prepared
+
+    def _take(self, timeout_s: float) -> Prepared:
+        """The next upload that is ready; makes room for another picture to be decoded."""
+        prepared = self._ready.get(timeout=timeout_s)
+        if prepared.picture is not None:
+            self._room.release()
         return prepared
 
     def _finish(self, batch: list[Prepared]) -> None:
@@ -317,7 +330,7 @@ class _Run:
             views=sum(map(_view_count, batch)),
         ):
             self._verdicts += self._judge(batch)
-        self._judged += batch
+        self._judged += [prepared.avatar for prepared in batch]
         if time.monotonic() - self._wrote_s >= WRITE_EVERY_S:
             self._write()
 
@@ -492,10 +505,10 @@ class _Run:
     def _wait_for_write(self) -> None:
         if self._writing is None:
             return
-        (write, batch), self._writing = self._writing, None
+        (write, avatars), self._writing = self._writing, None
         write.result()
-        for prepared in batch:
-            self._let_go(prepared.avatar)
+        for avatar in avatars:
+            self._let_go(avatar)
 
     def _let_go(self, avatar: Avatar) -> None:
         """Out of our hands, unless it has been claimed anew meanwhile."""
