@@ -317,7 +317,7 @@ class _Run:
         scores = self._score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
-            if prepared.avatar.upload_id not in self._in_hand:
+            if not self._is_in_hand(prepared):
                 continue
             try:
                 if prepared.error is not None:
@@ -431,6 +431,10 @@ class _Run:
         fields["background"] = worst.background
         return {name: value for name, value in fields.items() if value}
 
+    def _is_in_hand(self, prepared: Prepared) -> bool:
+        """Whether this claim holds; what was postponed may be claimed anew in a slow write."""
+        return self._in_hand.get(prepared.avatar.upload_id) is prepared.avatar
+
     # -- writing back --------------------------------------------------------------------------
 
     def _transition(
@@ -472,7 +476,8 @@ class _Run:
         (write, batch), self._writing = self._writing, None
         write.result()
         for prepared in batch:
-            self._in_hand.pop(prepared.avatar.upload_id, None)
+            if self._is_in_hand(prepared):
+                del self._in_hand[prepared.avatar.upload_id]
 
     def _commit(self, transitions: list[Transition]) -> None:
         """In the writing thread: one round trip for the verdicts of a micro-batch."""
