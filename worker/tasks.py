@@ -256,6 +256,10 @@ class ReviewStep:
             raise WorkerKilled(
                 f"the worker process died {lease.crashes} times with this upload in its hands"
             )
+        said = self._store.overruled(avatar.sha256)
+        if said is not None:
+            # An operator has decided about the same content while this upload waited.
+            return self._overruled(avatar, said)
         answer = self._router.review(
             sha256=avatar.sha256,
             region=avatar.region,
@@ -305,6 +309,18 @@ class ReviewStep:
             why=answer.why,
             message=answer.detail,
             delay_s=round(answer.delay_s, 2),
+        )
+
+    def _overruled(self, avatar: Avatar, said: dict[str, str]) -> Transition:
+        fields = {**said, "attempts": "0", "first_failed_at": ""}
+        to = AvatarState(fields.pop("state"))
+        return Transition(
+            avatar=avatar,
+            to=to,
+            fields=fields,
+            leaves=Stage.REVIEW,
+            detail=dict(fields),
+            callback_url=self._outcomes.callback_url(avatar),
         )
 
     def _transition(self, avatar: Avatar, answer: Answer) -> Transition:
