@@ -117,7 +117,12 @@ class Sweeper(threading.Thread):
                 self._do(name, duty)
 
     def _ring(self) -> None:
+        alive = {stage for fact in self._store.workers() for stage in fact.get("stages", ())}
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
+            if stage not in alive:
+                # Nobody would take the message; thousands a day would fill the broker's memory.
+                # The first tick after a worker's start rings.
+                continue
             try:
                 ring(self._store, self._celery, stage)
             except (redis.RedisError, OperationalError, OSError) as error:
