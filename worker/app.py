@@ -243,6 +243,8 @@ class Worker:
         """Work until SIGTERM or SIGINT; returns the exit code."""
         name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
         duties = self._duties()
+        alarms = duties["alarms"]
+        assert isinstance(alarms, AlarmDuty)
         sweeper = Sweeper(
             store=self.store,
             celery=self.celery,
@@ -251,6 +253,7 @@ class Worker:
             stop=self.stop,
             recorder=self.recorder,
             duties=duties,
+            outage=alarms.outage,
         )
 
         def on_ready(**_: object) -> None:

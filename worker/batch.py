@@ -511,7 +511,7 @@ class _Run:
             self._let_go(avatar)
 
     def _let_go(self, avatar: Avatar) -> None:
-        """Out of our hands, unless it has been claimed anew meanwhile."""
+        """Out of our hands, unless it was postponed and claimed anew in a slow write."""
         if self._in_hand.get(avatar.upload_id) is avatar:
             del self._in_hand[avatar.upload_id]
 

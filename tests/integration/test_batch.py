@@ -18,8 +18,9 @@ from producer.contract import AvatarState, Stage
 from producer.dead_letters import DeadLetters
 from producer.errors import CorruptImage, ImageMissing, InferenceFailed, StorageUnavailable
 from producer.metrics import Recorder
-from producer.store import Store
+from producer.store import Advanced, Store, Transition
 from tests.support import claim, events, places, put_back, submit, wait_until
+from worker import retry
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.outcomes import Outcomes
 from worker.policy import Policy
@@ -290,6 +291,36 @@ def test_a_store_that_does_not_answer_postpones_one_upload(bench: Bench) -> None
     assert avatar is not None
     assert (avatar.attempts, avatar.seq) == (1, 1)
     assert places(bench.store, "away") == ["due:normal"]
+
+
+def test_what_comes_back_during_a_slow_write_is_not_lost_sight_of(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postponed, due and claimed again before its first batch is settled: decided all the same."""
+    monkeypatch.setitem(retry.SCHEDULES_S, Stage.MODERATE, (0.1,))
+    bench.engine.micro_batch = 1
+    asked: list[str] = []
+
+    def fetch(_image: str, upload_id: str) -> bytes:
+        asked.append(upload_id)
+        if asked.count("away") == 1 and upload_id == "away":
+            time.sleep(0.2)
+            raise StorageUnavailable("no answer")
+        return bench.files[upload_id]
+
+    def slowly(transitions: Sequence[Transition]) -> list[Advanced]:
+        results = advance(transitions)
+        time.sleep(0.6)
+        return results
+
+    bench.fetch = fetch
+    advance = bench.store.advance
+    monkeypatch.setattr(bench.store, "advance", slowly)
+    for number, name in enumerate(("a", "b", "away", "c")):
+        bench.upload(name, picture(CLEAR, number))
+    bench.run()
+    assert asked.count("away") == 2, "it came back while the drain ran"
+    assert bench.state("away") == ("approved", "clear")
 
 
 def test_the_last_attempt_ends_in_the_dead_letters(bench: Bench) -> None:
