@@ -298,6 +298,7 @@ def test_what_comes_back_during_a_slow_write_is_not_lost_sight_of(
 ) -> None:
     """Postponed, due and claimed again before its first batch is settled: decided all the same."""
     monkeypatch.setitem(retry.SCHEDULES_S, Stage.MODERATE, (0.1,))
+    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 0.0)
     bench.engine.micro_batch = 1
     asked: list[str] = []
 
