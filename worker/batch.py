@@ -194,6 +194,9 @@ class _Run:
         """Take what is due; returns whether there was anything."""
         leases = self._claim_once(self._knobs.batch_size)
         self._alone = any(lease.crashes for lease in leases)
+        if len(leases) == self._knobs.batch_size:
+            # More may be due than one process takes; before the fetches, or they would delay it.
+            self._o._pool.submit(self._o._outcomes.call_help, Stage.MODERATE)
         self._accept(leases)
         missing = self._knobs.batch_size - len(leases)
         if linger and leases and missing and self._knobs.batch_wait_s and not self._alone:
@@ -534,6 +537,14 @@ class _Run:
                     state=transition.to.value,
                     reason=transition.fields.get("reason", ""),
                     probability=transition.fields.get("probability"),
+                )
+            else:
+                # Our lease ran out, or Redis took the verdict and its answer was lost.
+                log.info(
+                    "verdict_superseded",
+                    upload_id=transition.avatar.upload_id,
+                    state=result.state,
+                    seq=result.seq,
                 )
 
     # -- leases --------------------------------------------------------------------------------
