@@ -14,6 +14,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from producer.cli import COMMANDS
 from scripts import list_licences
@@ -96,6 +97,13 @@ def test_compose_starts_what_exists_and_locks_it_down() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"]
         assert service["healthcheck"]["test"]
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["mem_limit"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    # As root without DAC_OVERRIDE the image's entry point fails at its second start.
+    assert services["redis"]["user"] == "999:1000"
+    assert "cap_add" not in services["redis"]
     assert services["api"]["profiles"] == ["console"]
     assert services["rabbitmq"]["profiles"] == ["rabbitmq"]
 
@@ -213,3 +221,24 @@ def test_the_installer_is_a_program() -> None:
     script = ROOT / "deploy" / "install.sh"
     result = subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_the_lowest_versions_are_those_the_security_page_names() -> None:
+    """What reads hostile bytes is never installed with a fault that is known."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [
+        Requirement(need)
+        for group in ("worker", "api")
+        for need in project["optional-dependencies"][group]
+    ]
+    lowest = {
+        need.name.lower(): part.version
+        for need in needs
+        for part in need.specifier
+        if part.operator == ">="
+    }
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"^\| (\S+) \| ([0-9.]+) \|", page, re.MULTILINE)
+    assert len(named) >= 4
+    for name, version in named:
+        assert lowest[name.lower()] == version
