@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
@@ -296,8 +297,18 @@ def ring(store: Store, app: Celery, stage: Stage) -> bool:
     """Wake a worker of this stage, unless somebody just did; returns whether a message went out.
 
     A lost or failed message costs a second: the ticker in every worker rings for what is due.
+
+    Raises:
+        redis.RedisError, OperationalError, OSError: it did not go out; nothing else is raised, for
+            what a bell follows (an accepted upload, a verdict) stands.
     """
     if not store.take_bell(stage):
         return False
-    app.send_task(TASK_NAMES[stage], queue=stage.value, ignore_result=True, retry=False)
+    try:
+        app.send_task(TASK_NAMES[stage], queue=stage.value, ignore_result=True, retry=False)
+    except (redis.RedisError, OperationalError, OSError):
+        raise
+    except Exception as error:
+        # What RabbitMQ refuses (a password, a virtual host) comes as an error of py-amqp's own.
+        raise OperationalError(f"{type(error).__name__}: {error}") from error
     return True

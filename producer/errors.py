@@ -4,6 +4,7 @@ ModerationError
 ├── InvalidInput                  the caller's fault: the upload is rejected with `code`
 │   ├── InvalidUpload             a malformed id, image reference, region or priority
 │   ├── ImageMissing              nothing is stored under the reference
+│   ├── ImageChanged              other bytes than those that were scored
 │   ├── ImageTooLarge             more bytes than the limit
 │   ├── ImageBomb                 more pixels, frames or decoded bytes than the limit
 │   ├── UnsupportedImage          not one of the formats on the allow-list
@@ -64,6 +65,12 @@ class ImageMissing(InvalidInput):
     """Raised when nothing is stored under an image reference."""
 
     code = "missing"
+
+
+class ImageChanged(InvalidInput):
+    """Raised when a reference leads to other bytes than those that the model has scored."""
+
+    code = "changed"
 
 
 class ImageTooLarge(InvalidInput):

@@ -327,6 +327,11 @@ class Store:
             client=pipe,
         )
 
+    def overruled(self, sha256: str) -> dict[str, str] | None:
+        """What an operator said of this content: `state` and record fields; None for nothing."""
+        text = self.redis.get(self.key("overrule", sha256)) if sha256 else None
+        return dict(json.loads(cast("str", text))) if text else None
+
     def forget_after(self, upload_id: str, ttl_s: float) -> None:
         """Let a record go earlier than usual; to be called once it is final."""
         self.redis.expire(self.key("avatar", upload_id), int(ttl_s))

@@ -14,11 +14,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
+import redis
 import structlog
 
 from producer.contract import AvatarState, Region, Stage
@@ -34,6 +36,10 @@ EVERY_S = 5.0
 
 #: Seconds after which people are told again of what is still raised.
 REPEAT_S = 4 * 3600.0
+
+#: Seconds for which Redis may be away or refuse writes before people are told: a fail-over is over
+#: by then.
+OUTAGE_S = 60.0
 
 Severity = Literal["warning", "critical"]
 
@@ -74,10 +80,10 @@ def gather(
     store: Store, settings: WorkerSettings, providers: Sequence[ProviderStatus] = ()
 ) -> Facts:
     """Read the facts; a few dozen commands."""
-    redis, now = store.redis, store.now()
-    counts = cast("dict[str, str]", redis.hgetall(store.key("counts")))
-    memory: dict[str, Any] = redis.info("memory")
-    persistence: dict[str, Any] = redis.info("persistence")
+    client, now = store.redis, store.now()
+    counts = cast("dict[str, str]", client.hgetall(store.key("counts")))
+    memory: dict[str, Any] = client.info("memory")
+    persistence: dict[str, Any] = client.info("persistence")
     limit = int(memory.get("maxmemory") or 0)
     open_counts = store.open_counts()
     last_verdict = counts.get("last_transition_at")
@@ -87,11 +93,11 @@ def gather(
         oldest_reviewing_at=_oldest(store, AvatarState.REVIEWING),
         backlog=open_counts[AvatarState.QUEUED] + open_counts[AvatarState.REVIEWING],
         last_verdict_at=float(last_verdict) if last_verdict else None,
-        sweeper_alive=bool(redis.exists(store.key("sweeper"))),
+        sweeper_alive=bool(client.exists(store.key("sweeper"))),
         stages_alive=frozenset(s for fact in store.workers() for s in fact.get("stages", ())),
         waiting={line: sum(store.waiting(line).values()) for line in store.lines()},
-        dead_letters=int(redis.zcard(store.key("dead"))),
-        dead_letters_last_hour=int(redis.zcount(store.key("dead"), now - 3600, "+inf")),
+        dead_letters=int(client.zcard(store.key("dead"))),
+        dead_letters_last_hour=int(client.zcount(store.key("dead"), now - 3600, "+inf")),
         endpoints=Endpoints(store, disable_after_s=settings.callback_disable_after_s).all(),
         providers=providers,
         persistent=bool(int(persistence.get("aof_enabled", 0))),
@@ -336,7 +342,7 @@ class AlarmDuty:
         self._providers = providers
         self._tell = tell
         self._next_s = 0.0
-        self._telling: threading.Thread | None = None
+        self._outage_told_s: float | None = None
 
     def __call__(self) -> None:
         """One evaluation, if it is time."""
@@ -345,6 +351,27 @@ class AlarmDuty:
         self._next_s = time.monotonic() + EVERY_S
         facts = gather(self._store, self._settings, self._providers())
         self.note(evaluate(facts, self._settings), facts.now)
+
+    def outage(self, error: redis.RedisError, seconds: float) -> None:
+        """Redis fails, so neither a lock nor an alarm can be kept there: tell from here.
+
+        Every process tells for itself.
+
+        Args:
+            error: why nothing works.
+            seconds: for how long it has been so.
+        """
+        if seconds < OUTAGE_S:
+            self._outage_told_s = None
+            return
+        now_s = time.monotonic()
+        if self._outage_told_s is not None and now_s - self._outage_told_s < REPEAT_S:
+            return
+        self._outage_told_s = now_s
+        alarm = _outage(error, seconds)
+        log.error("alarm_raised", code=alarm.code, message=alarm.message, fix=alarm.fix)
+        if self._tell is not None:
+            self._tell_in_background(self._tell, "avatar-moderation: Redis", [_news(alarm)])
 
     def note(self, alarms: Sequence[Alarm], now: float) -> None:
         """Compare with what was raised, remember, log, and tell people in the background."""
@@ -362,7 +389,7 @@ class AlarmDuty:
             if earlier is None:
                 log.error("alarm_raised", code=code, message=alarm.message, fix=alarm.fix)
             if now - told_at > REPEAT_S:
-                news.append(f"{alarm.severity.upper()}: {alarm.message}\n  To do: {alarm.fix}")
+                news.append(_news(alarm))
                 told_at = now
             since = earlier["since"] if earlier else now
             fields = {
@@ -389,6 +416,29 @@ class AlarmDuty:
                     log.warning("alarm_not_told", error=type(error).__name__)
 
         threading.Thread(target=work, daemon=True, name="alarms").start()
+
+
+def _news(alarm: Alarm) -> str:
+    return f"{alarm.severity.upper()}: {alarm.message}\n  To do: {alarm.fix}"
+
+
+def _outage(error: redis.RedisError, seconds: float) -> Alarm:
+    where, since = socket.gethostname(), _span(seconds)
+    if isinstance(error, redis.ResponseError):
+        return Alarm(
+            "redis_cannot_write",
+            "critical",
+            f"{where}: Redis refuses writes for {since} ({type(error).__name__}): nothing is "
+            "accepted or decided",
+            "make room in its memory (maxmemory) or on its disk; its log says which",
+        )
+    return Alarm(
+        "redis_away",
+        "critical",
+        f"{where}: Redis does not answer for {since} ({type(error).__name__}): nothing is "
+        "accepted or decided",
+        "look at Redis and the way to it; work goes on by itself when it answers",
+    )
 
 
 def make_teller(settings: WorkerSettings) -> Callable[[str, str], None] | None:

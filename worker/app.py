@@ -37,7 +37,7 @@ from worker.batch import BatchKnobs, ModerateDrain
 from worker.callback import CallbackSender
 from worker.decode import DecodeLimits, Decoder
 from worker.drain import LineDrain
-from worker.memory import keep_releasing, release_memory, rss_bytes
+from worker.memory import keep_releasing, release_memory, rss_bytes, unmap_large_blocks
 from worker.outcomes import Outcomes
 from worker.pixels import InputSpec
 from worker.policy import load_policy
@@ -104,6 +104,8 @@ class Worker:
             micro_batch=settings.micro_batch,
             max_rss_mb=settings.max_rss_mb,
         )
+        if engine.keeps_memory:
+            unmap_large_blocks()
         self.facts |= {**engine.description, "policy": policy.version}
         decoder = self._make_decoder(bundle.input)
         style = StyleHead()
@@ -241,6 +243,8 @@ class Worker:
         """Work until SIGTERM or SIGINT; returns the exit code."""
         name = f"{self.role}@{socket.gethostname()}:{os.getpid()}"
         duties = self._duties()
+        alarms = duties["alarms"]
+        assert isinstance(alarms, AlarmDuty)
         sweeper = Sweeper(
             store=self.store,
             celery=self.celery,
@@ -249,6 +253,7 @@ class Worker:
             stop=self.stop,
             recorder=self.recorder,
             duties=duties,
+            outage=alarms.outage,
         )
 
         def on_ready(**_: object) -> None:

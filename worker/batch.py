@@ -35,11 +35,16 @@ from worker.policy import Judgement, Policy, ViewScore, judge
 
 log = structlog.get_logger()
 
-#: Decoded pictures that may wait for the model; bounds memory together with the fetch threads.
-READY_AHEAD = 4
+#: Decoded pictures that may wait for the model, besides the micro-batch that it takes next.
+#: A picture of many frames is 7 MB for the recommended model (16 views of 384 px).
+READY_AHEAD = 2
 
 #: Claim more while fewer uploads than this are in hand, so that the model never runs dry.
 LOW_WATER = 8
+
+#: Seconds that a verdict may wait for others to be written with it, while the model has more to do.
+#: A write costs 1 ms of processor time, alone or with others (`benchmarks/through_queue.py`).
+WRITE_EVERY_S = 0.2
 
 #: Seconds after which a record that this version cannot read is looked at again.
 UNREADABLE_WAIT_S = 60.0
@@ -153,12 +158,18 @@ class _Run:
         self._store = owner._store
         self._stop = stop
         self._in_hand: dict[str, Avatar] = {}
-        self._ready: queue.Queue[Prepared] = queue.Queue(maxsize=READY_AHEAD)
+        self._ready: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
+        # Taken before decoding, given back when the model takes the picture.
+        self._room = threading.Semaphore(owner._engine.micro_batch + READY_AHEAD)
         self._alone = False
         self._abandoned = threading.Event()
         self._renewed_s = time.monotonic()
         self._decided = 0
-        self._writing: tuple[concurrent.futures.Future[None], list[Prepared]] | None = None
+        # Verdicts to be written, and the write that is under way with the uploads it is about.
+        self._verdicts: list[Transition] = []
+        self._judged: list[Avatar] = []
+        self._wrote_s = time.monotonic()
+        self._writing: tuple[concurrent.futures.Future[None], list[Avatar]] | None = None
 
     def run(self) -> int:
         try:
@@ -244,20 +255,23 @@ class _Run:
                 self._fetch_and_decode(prepared)
         except Exception as error:  # noqa: BLE001 - the edge of one upload; retry.decide sorts it
             prepared.error = error
-        while not self._abandoned.is_set():
-            try:
-                self._ready.put(prepared, timeout=0.5)
-                return
-            except queue.Full:
-                continue
+        self._ready.put(prepared)
 
     def _fetch_and_decode(self, prepared: Prepared) -> None:
         avatar = prepared.avatar
         data = self._o._fetch(avatar.image, avatar.upload_id)
         prepared.sha256 = hashlib.sha256(data).hexdigest()
         prepared.known = self._known(prepared.sha256, avatar.region)
-        if prepared.known is None:
+        if prepared.known is not None:
+            return
+        while not self._room.acquire(timeout=0.5):
+            if self._abandoned.is_set():
+                return
+        try:
             prepared.picture = self._o._decoder.decode(data)
+        except BaseException:
+            self._room.release()
+            raise
 
     def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
         """An operator's overruling or an earlier verdict on the same content."""
@@ -286,20 +300,27 @@ class _Run:
         try:
             if self._ready.empty():
                 self._settle()
-            prepared = [self._ready.get(timeout=0.5 if self._in_hand else 0.0)]
+            prepared = [self._take(0.5 if self._in_hand else 0.0)]
         except queue.Empty:
             return []
         views = _view_count(prepared[0])
         while views < self._o._engine.micro_batch:
             try:
-                prepared.append(self._ready.get_nowait())
+                prepared.append(self._take(0.0))
             except queue.Empty:
                 break
             views += _view_count(prepared[-1])
         return prepared
 
+    def _take(self, timeout_s: float) -> Prepared:
+        """The next upload that is ready; makes room for another picture to be decoded."""
+        prepared = self._ready.get(timeout=timeout_s)
+        if prepared.picture is not None:
+            self._room.release()
+        return prepared
+
     def _finish(self, batch: list[Prepared]) -> None:
-        """Decide and commit some uploads in one round trip."""
+        """Decide some uploads; written with others, or when the model has nothing to do."""
         if not batch:
             return
         with span(
@@ -308,16 +329,17 @@ class _Run:
             uploads=len(batch),
             views=sum(map(_view_count, batch)),
         ):
-            transitions = self._judge(batch)
-        self._settle()
-        self._writing = self._o._writer.submit(self._commit, transitions), batch
+            self._verdicts += self._judge(batch)
+        self._judged += [prepared.avatar for prepared in batch]
+        if time.monotonic() - self._wrote_s >= WRITE_EVERY_S:
+            self._write()
 
     def _judge(self, batch: list[Prepared]) -> list[Transition]:
         """Score what must be scored; one change for each upload that is decided now."""
         scores = self._score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
-            if prepared.avatar.upload_id not in self._in_hand:
+            if self._in_hand.get(prepared.avatar.upload_id) is not prepared.avatar:
                 continue
             try:
                 if prepared.error is not None:
@@ -332,7 +354,9 @@ class _Run:
                     stop=self._stop,
                     sha256=prepared.sha256,
                 )
-                if change is not None:
+                if change is None:
+                    self._let_go(prepared.avatar)
+                else:
                     transitions.append(change)
         return transitions
 
@@ -461,21 +485,40 @@ class _Run:
     def _waited_s(self, prepared: Prepared) -> float:
         return round(time.monotonic() - prepared.started_s, 4)
 
+    def _write(self) -> None:
+        """Start to write what is decided, after the write that is under way."""
+        self._wait_for_write()
+        if self._judged:
+            write = self._o._writer.submit(self._commit, self._verdicts)
+            self._writing = write, self._judged
+            self._verdicts, self._judged, self._wrote_s = [], [], time.monotonic()
+
     def _settle(self) -> None:
-        """Wait for the write that is under way, if any; its uploads are out of our hands then.
+        """Write all that is decided and wait for it; its uploads are out of our hands then.
 
         Raises:
-            redis.RedisError: it failed; its uploads are still in hand.
+            redis.RedisError: a write failed; its uploads are still in hand.
         """
+        self._write()
+        self._wait_for_write()
+
+    def _wait_for_write(self) -> None:
         if self._writing is None:
             return
-        (write, batch), self._writing = self._writing, None
+        (write, avatars), self._writing = self._writing, None
         write.result()
-        for prepared in batch:
-            self._in_hand.pop(prepared.avatar.upload_id, None)
+        for avatar in avatars:
+            self._let_go(avatar)
+
+    def _let_go(self, avatar: Avatar) -> None:
+        """Out of our hands, unless it was postponed and claimed anew in a slow write."""
+        if self._in_hand.get(avatar.upload_id) is avatar:
+            del self._in_hand[avatar.upload_id]
 
     def _commit(self, transitions: list[Transition]) -> None:
-        """In the writing thread: one round trip for the verdicts of a micro-batch."""
+        """In the writing thread: one round trip for some verdicts."""
+        if not transitions:
+            return
         results: list[Advanced] = write_patiently(
             lambda: self._store.advance(transitions), self._stop
         )

@@ -86,7 +86,6 @@ class Engine:
         self._max_rss_mb = max_rss_mb
         # One inference at a time: it uses every allowed CPU, and memory stays that of one.
         self._lock = threading.Lock()
-        self._session = self._open(bundle.model_path)
         self._reference: ort.InferenceSession | None = None
         self.measured: dict[int, float] = {}
         limit = bundle.max_micro_batch
@@ -97,6 +96,9 @@ class Engine:
             )
         micro_batch = micro_batch or (1 if limit == 1 else None)
         self.micro_batch = micro_batch or 1
+        #: Whether every run has the same size, so that memory is taken once and kept.
+        self.keeps_memory = micro_batch == 1
+        self._session = self._open(bundle.model_path, arena=self.keeps_memory)
         self._warm_up()
         if micro_batch is None:
             self.micro_batch = self._measure_micro_batch()
@@ -161,7 +163,7 @@ class Engine:
                 scores[row] = Score(float(raw), calibrate(float(raw)), True)
         return scores
 
-    def _open(self, path: Path) -> ort.InferenceSession:
+    def _open(self, path: Path, *, arena: bool = False) -> ort.InferenceSession:
         absent = [name for name in self._requested if name not in ort.get_available_providers()]
         if absent:
             raise ConfigurationError(
@@ -172,8 +174,8 @@ class Engine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # The arena never gives memory back; without it a session holds what one run needs.
-        options.enable_cpu_mem_arena = False
+        # The arena never gives memory back: right for runs of one size, too much for others.
+        options.enable_cpu_mem_arena = arena
         # Spinning threads would take the core from decoding and fetching.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -12,6 +12,9 @@ from pathlib import Path
 #: Seconds between two releases; one takes some tens of milliseconds.
 RELEASE_EVERY_S = 10.0
 
+#: Source: glibc's malloc.h.
+_M_MMAP_THRESHOLD = -3
+
 
 def rss_bytes() -> int:
     """Return the resident set now, or its peak where the system tells no more (macOS)."""
@@ -42,6 +45,19 @@ def keep_releasing(stop: threading.Event) -> None:
     """
     while not stop.wait(RELEASE_EVERY_S):
         release_memory()
+
+
+def unmap_large_blocks() -> None:
+    """From now on give back a block of 1 MiB or more as soon as it is freed (glibc).
+
+    By default the C library keeps blocks of up to 32 MiB once one of that size was freed, and the
+    heap tears. For a process that keeps what it needs all the time: each new block costs page
+    faults, 20 ms a picture for a model without an arena.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def release_memory() -> None:

@@ -27,6 +27,10 @@ log = structlog.get_logger()
 #: Seconds between two doorbells for one stage from this process: its drain is under way then.
 RING_EVERY_S = 0.1
 
+#: Seconds for which this process leaves all ringing to the sweeper after a ring that failed: each
+#: may wait four seconds for a broker that does not answer, and verdicts wait behind it.
+LEAVE_S = 30.0
+
 
 class Outcomes:
     """Turns errors into transitions (the decision itself is `retry.decide`) and wakes who is next.
@@ -48,6 +52,7 @@ class Outcomes:
         self._store = store
         self._ring = ring
         self._rang_s: dict[Stage, float] = {}
+        self._left_until_s = 0.0
         self._recorder = recorder
         self._default_callback_url = default_callback_url
         self._dead_letters = DeadLetters(store, self.callback_url)
@@ -66,13 +71,16 @@ class Outcomes:
             stages.add(Stage.CALLBACK)
         now_s = time.monotonic()
         for stage in stages:
-            if self._ring is None or now_s - self._rang_s.get(stage, 0.0) < RING_EVERY_S:
+            if self._ring is None or now_s < self._left_until_s:
+                return
+            if now_s - self._rang_s.get(stage, 0.0) < RING_EVERY_S:
                 continue
             self._rang_s[stage] = now_s
             try:
                 self._ring(stage)
             except (redis.RedisError, OperationalError, OSError) as error:
-                log.warning("doorbell_failed", error=type(error).__name__)
+                self._left_until_s = time.monotonic() + LEAVE_S
+                log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
 
     def after_error(
         self,

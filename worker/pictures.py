@@ -8,6 +8,7 @@ crash. Talks over its standard input and output: two lengths, a JSON header, byt
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import select
 import struct
@@ -18,7 +19,7 @@ from typing import IO, Any
 
 from producer import errors
 from producer.contract import Avatar
-from producer.errors import CorruptImage, DecoderUnavailable, ModerationError
+from producer.errors import CorruptImage, DecoderUnavailable, ImageChanged, ModerationError
 from producer.images import Images
 
 LENGTHS = struct.Struct(">II")
@@ -60,6 +61,9 @@ class SafePictures:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         data = self._images.fetch(avatar.image, avatar.upload_id)
+        if avatar.sha256 and hashlib.sha256(data).hexdigest() != avatar.sha256:
+            # What a person decides sticks to the content that was scored.
+            raise ImageChanged("the picture is not the one that was scored")
         request = {"frame": avatar.frame, "background": avatar.background}
         with self._lock:
             header, jpeg = self._ask(request, data)

@@ -1,8 +1,9 @@
 """After a change of model or policy: look again at what the old one decided, change what differs.
 
 Only verdicts of the model itself are looked at; what a person or a provider said stands. Nothing is
-written, and nobody is told, about an upload whose verdict stays. Killed, it starts over, and what
-was scored is remembered.
+written, and nobody is told, about an upload whose verdict stays. What an operator said of the same
+content under another id goes before the new model. Killed, it starts over, and what was scored is
+remembered.
 """
 
 from __future__ import annotations
@@ -93,16 +94,24 @@ class Rescan:
             return error.code
         judgement = scored.judge(bundle.calibration, self._policy, avatar.region)
         verdict = judgement.verdict if judgement else Verdict.APPROVED
+        said = self._store.overruled(scored.sha256)
+        if said is not None:
+            verdict = Verdict(said.pop("state"))
         if verdict.value == avatar.state.value:
             return "same"
-        change = self._change(avatar, scored, judgement, verdict)
+        change = self._change(avatar, scored, judgement, verdict, said or {})
         if not self._dry_run and not self._store.advance([change])[0].applied:
             return "changed meanwhile"
         self.done.changes[avatar.state.value, change.to.value] += 1
         return "changed"
 
     def _change(
-        self, avatar: Avatar, scored: Scored, judgement: Judgement | None, verdict: Verdict
+        self,
+        avatar: Avatar,
+        scored: Scored,
+        judgement: Judgement | None,
+        verdict: Verdict,
+        said: dict[str, str],
     ) -> Transition:
         bundle = self._scorer.bundle
         fields = {
@@ -115,6 +124,10 @@ class Rescan:
             "bundle": bundle.id,
             "policy": self._policy.version,
             "attempts": "0",
+            # Which view a provider is sent, should it be gray.
+            "frame": str(judgement.worst.frame) if judgement else "0",
+            "background": judgement.worst.background if judgement else "",
+            **said,
         }
         enters = None
         if verdict != Verdict.GRAY:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ class Sweeper(threading.Thread):
         recorder: what this process counted; published at every beat.
         duties: what else happens each tick in one process at a time, by the name of its lock;
             an error of one is logged and stops neither the others nor the ringing.
+        outage: told of every tick that Redis failed: the error, and for how many seconds by now.
         stop: ends the thread.
     """
 
@@ -63,6 +65,7 @@ class Sweeper(threading.Thread):
         stop: threading.Event,
         recorder: Recorder,
         duties: Mapping[str, Callable[[], object]] | None = None,
+        outage: Callable[[redis.RedisError, float], object] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._store = store
@@ -71,6 +74,8 @@ class Sweeper(threading.Thread):
         self._facts = facts
         self._recorder = recorder
         self._duties = dict(duties or {})
+        self._outage = outage
+        self._failing_since_s: float | None = None
         self._stop_event = stop
         self._token = f"{random.getrandbits(64):016x}"
 
@@ -81,7 +86,11 @@ class Sweeper(threading.Thread):
             wait_s = TICK_S
             try:
                 self.tick()
-            except (redis.RedisError, OperationalError, OSError) as error:
+                self._failing_since_s = None
+            except redis.RedisError as error:
+                log.warning("sweeper_waits", error=type(error).__name__)
+                self._tell_of_outage(error)
+            except (OperationalError, OSError) as error:
                 log.warning("sweeper_waits", error=type(error).__name__)
             except Exception:  # the ticker must outlive a bug in a duty
                 log.exception("sweeper_failed")
@@ -89,6 +98,13 @@ class Sweeper(threading.Thread):
             self._store.end_life(self._name)
         except redis.RedisError:
             return
+
+    def _tell_of_outage(self, error: redis.RedisError) -> None:
+        now_s = time.monotonic()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        if self._outage is not None:
+            self._outage(error, now_s - self._failing_since_s)
 
     def tick(self) -> None:
         """One look: sign of life, then, if this process rings, doorbells for what is due."""
@@ -101,10 +117,15 @@ class Sweeper(threading.Thread):
                 self._do(name, duty)
 
     def _ring(self) -> None:
+        alive = {stage for fact in self._store.workers() for stage in fact.get("stages", ())}
         for stage in {Stage(line.partition(":")[0]) for line in self._store.due_lines()}:
+            if stage not in alive:
+                # Nobody would take the message; thousands a day would fill the broker's memory.
+                # The first tick after a worker's start rings.
+                continue
             try:
                 ring(self._store, self._celery, stage)
-            except (OperationalError, OSError) as error:
+            except (redis.RedisError, OperationalError, OSError) as error:
                 # A broker of its own may be away while Redis is not; the duties go on.
                 log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
         dropped = self._store.guard_events(MAX_EVENTS)

@@ -6,6 +6,7 @@ doorbell while a drain runs in this process only makes that drain look once more
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import time
@@ -19,7 +20,13 @@ from celery import Celery
 from producer.contract import TASK_NAMES, Avatar, AvatarState, Decision, Opinion, Stage
 from producer.dead_letters import DeadLetter, DeadLetters
 from producer.endpoints import Endpoints
-from producer.errors import CallbackFailed, CallbackRefused, Permanent, WorkerKilled
+from producer.errors import (
+    CallbackFailed,
+    CallbackRefused,
+    ImageChanged,
+    Permanent,
+    WorkerKilled,
+)
 from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
 from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
 from producer.tracing import Span, span
@@ -256,6 +263,10 @@ class ReviewStep:
             raise WorkerKilled(
                 f"the worker process died {lease.crashes} times with this upload in its hands"
             )
+        said = self._store.overruled(avatar.sha256)
+        if said is not None:
+            # An operator has decided about the same content while this upload waited.
+            return self._overruled(avatar, said)
         answer = self._router.review(
             sha256=avatar.sha256,
             region=avatar.region,
@@ -273,6 +284,9 @@ class ReviewStep:
 
     def _jpeg(self, avatar: Avatar) -> bytes:
         data = self._fetch(avatar.image, avatar.upload_id)
+        if hashlib.sha256(data).hexdigest() != avatar.sha256:
+            # Else an opinion on the one picture would hold for the other, now and ever after.
+            raise ImageChanged("the picture is not the one that was scored; upload it anew")
         background = cast("Background", avatar.background)
         return self._decoder.normalise(data, frame=avatar.frame, background=background)
 
@@ -305,6 +319,18 @@ class ReviewStep:
             why=answer.why,
             message=answer.detail,
             delay_s=round(answer.delay_s, 2),
+        )
+
+    def _overruled(self, avatar: Avatar, said: dict[str, str]) -> Transition:
+        fields = {**said, "attempts": "0", "first_failed_at": ""}
+        to = AvatarState(fields.pop("state"))
+        return Transition(
+            avatar=avatar,
+            to=to,
+            fields=fields,
+            leaves=Stage.REVIEW,
+            detail=dict(fields),
+            callback_url=self._outcomes.callback_url(avatar),
         )
 
     def _transition(self, avatar: Avatar, answer: Answer) -> Transition:

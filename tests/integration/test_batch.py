@@ -18,8 +18,9 @@ from producer.contract import AvatarState, Stage
 from producer.dead_letters import DeadLetters
 from producer.errors import CorruptImage, ImageMissing, InferenceFailed, StorageUnavailable
 from producer.metrics import Recorder
-from producer.store import Store
+from producer.store import Advanced, Store, Transition
 from tests.support import claim, events, places, put_back, submit, wait_until
+from worker import retry
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.outcomes import Outcomes
 from worker.policy import Policy
@@ -186,6 +187,29 @@ def test_more_than_one_batch_is_emptied_in_one_drain(bench: Bench) -> None:
     assert max(bench.engine.batches) <= bench.engine.micro_batch
 
 
+def test_a_busy_worker_writes_its_verdicts_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round trip for many; the last are written when the model has nothing more to do."""
+    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 3600.0)
+    sizes: list[int] = []
+    advance = bench.store.advance
+
+    def noted(transitions: Sequence[Any]) -> list[Any]:
+        sizes.append(len(transitions))
+        return advance(transitions)
+
+    monkeypatch.setattr(bench.store, "advance", noted)
+    bench.engine.micro_batch = 1
+    bench.engine.before = lambda pixels: time.sleep(0.05)
+    for number in range(12):
+        bench.upload(f"u{number}", picture(CLEAR, number))
+    assert bench.run() == 12
+    assert sum(sizes) == 12
+    assert max(sizes) > 1
+    assert bench.store.waiting(Stage.MODERATE) == {"waiting": 0, "leased": 0}
+
+
 def test_the_same_content_is_scored_once(bench: Bench) -> None:
     """Twins in one micro-batch share a score; a later copy is answered from the cache."""
     scoring = threading.Event()
@@ -267,6 +291,37 @@ def test_a_store_that_does_not_answer_postpones_one_upload(bench: Bench) -> None
     assert avatar is not None
     assert (avatar.attempts, avatar.seq) == (1, 1)
     assert places(bench.store, "away") == ["due:normal"]
+
+
+def test_what_comes_back_during_a_slow_write_is_not_lost_sight_of(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postponed, due and claimed again before its first batch is settled: decided all the same."""
+    monkeypatch.setitem(retry.SCHEDULES_S, Stage.MODERATE, (0.1,))
+    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 0.0)
+    bench.engine.micro_batch = 1
+    asked: list[str] = []
+
+    def fetch(_image: str, upload_id: str) -> bytes:
+        asked.append(upload_id)
+        if asked.count("away") == 1 and upload_id == "away":
+            time.sleep(0.2)
+            raise StorageUnavailable("no answer")
+        return bench.files[upload_id]
+
+    def slowly(transitions: Sequence[Transition]) -> list[Advanced]:
+        results = advance(transitions)
+        time.sleep(0.6)
+        return results
+
+    bench.fetch = fetch
+    advance = bench.store.advance
+    monkeypatch.setattr(bench.store, "advance", slowly)
+    for number, name in enumerate(("a", "b", "away", "c")):
+        bench.upload(name, picture(CLEAR, number))
+    bench.run()
+    assert asked.count("away") == 2, "it came back while the drain ran"
+    assert bench.state("away") == ("approved", "clear")
 
 
 def test_the_last_attempt_ends_in_the_dead_letters(bench: Bench) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
+from amqp.exceptions import AccessRefused
+from celery import Celery
+from kombu.exceptions import OperationalError
 
+from producer.connect import ring
 from producer.contract import Avatar, AvatarState, Stage
 from producer.metrics import Recorder
 from producer.store import Store, Transition
@@ -41,3 +46,33 @@ def test_a_bell_that_cannot_ring_harms_nothing(store: Store) -> None:
         raise redis.ConnectionError("gone")
 
     Outcomes(store, "", Recorder(), broken).wake([transition(callback_url="https://x")])
+
+
+def test_after_a_bell_that_failed_the_ringing_is_left_to_the_sweeper(store: Store) -> None:
+    """A broker that does not answer takes four seconds a ring; verdicts must not wait for each."""
+    asked: list[Stage] = []
+
+    def broken(stage: Stage) -> None:
+        asked.append(stage)
+        raise OperationalError("timed out")
+
+    outcomes = Outcomes(store, "", Recorder(), broken)
+    both = [transition(callback_url="https://x"), transition(enters=Stage.REVIEW)]
+    for _ in range(3):
+        outcomes.wake(both)
+        outcomes._rang_s.clear()
+    assert len(asked) == 1
+
+
+def test_what_a_broker_refuses_is_an_error_that_everybody_who_rings_expects(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed password at RabbitMQ must end neither an enqueue, nor a commit, nor a tick."""
+    app = Celery(set_as_current=False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AccessRefused("ACCESS_REFUSED - Login was refused")
+
+    monkeypatch.setattr(app, "send_task", refuse)
+    with pytest.raises(OperationalError, match="AccessRefused"):
+        ring(store, app, Stage.CALLBACK)

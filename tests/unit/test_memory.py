@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -37,3 +39,29 @@ def test_numbers_are_bytes() -> None:
     del block
     memory.release_memory()
     assert memory.peak_rss_bytes() >= before
+
+
+#: Free a large block, which raises glibc's own threshold; is a smaller one mapped apart after that?
+_TEAR = """
+import ctypes, sys
+from worker import memory
+if sys.argv[1] == "unmap":
+    memory.unmap_large_blocks()
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+c.free.argtypes = [ctypes.c_void_p]
+c.free(c.malloc(16 * 2**20))
+block = c.malloc(4 * 2**20)
+# The lowest bit but one of a chunk's size says that it is mapped.
+print(ctypes.c_size_t.from_address(block - 8).value >> 1 & 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 2**32, reason="glibc's 64-bit chunks")
+@pytest.mark.parametrize(("argument", "mapped"), [("default", "0"), ("unmap", "1")])
+def test_large_blocks_are_mapped_apart_when_asked(argument: str, mapped: str) -> None:
+    """A block of 4 MiB goes back at once, though a larger one was freed before."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TEAR, argument], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == mapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
     """The picture's bytes are its score."""
 
     def score(self: Scorer, data: bytes) -> Scored:
-        views = ((float(data), 0, "", "whole"),)
+        views = ((float(data), 3, "black", "whole"),)
         return Scored(
             sha256="a" * 64, format="PNG", width_px=9, height_px=9, views=views, drawn=0.0, flat=""
         )
@@ -80,6 +81,21 @@ def test_only_what_differs_is_touched(store: Store, scorer: Scorer) -> None:
     assert store.callback("worse#3") is not None
     assert store.callback("same#3") is None
     assert store.waiting("review")["waiting"] == 1
+    assert (found["unsure"].frame, found["unsure"].background) == (3, "black"), "what is reviewed"
+
+
+def test_what_a_person_said_of_the_content_goes_before_the_new_model(
+    store: Store, scorer: Scorer
+) -> None:
+    """The same bytes under another id were overruled since: that holds for this one too."""
+    decided(store, "twin", AvatarState.APPROVED, "model")
+    said = {"state": "blocked", "reason": "overruled", "decided_by": "operator:eve"}
+    store.redis.set(store.key("overrule", "a" * 64), json.dumps(said))
+    work = run(store, scorer, {"twin": 0.1})
+    assert work.done.changes == {("approved", "blocked"): 1}
+    twin = store.get("twin")
+    assert twin is not None
+    assert (twin.state, twin.decided_by) == (AvatarState.BLOCKED, "operator:eve")
 
 
 def test_a_second_run_changes_nothing(store: Store, scorer: Scorer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -338,10 +339,11 @@ def test_pictures_are_drawn_anew(console: TestClient, tmp_path: Path) -> None:
     store = store_of(console)
     polyglot = encode(landscape(), "PNG") + b"<script>alert(1)</script>"
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a").write_bytes(polyglot)
-    (tmp_path / "images" / "b").write_bytes(b"<html><script>alert(1)</script></html>")
-    for upload_id in ("a", "b", "c"):
-        hold(store, console, upload_id)
+    page = b"<html><script>alert(1)</script></html>"
+    for upload_id, data in (("a", polyglot), ("b", page)):
+        (tmp_path / "images" / upload_id).write_bytes(data)
+        hold(store, console, upload_id, sha256=hashlib.sha256(data).hexdigest())
+    hold(store, console, "c")
     sign_in(console, "viewer")
     answer = console.get("/console/picture/a")
     assert answer.headers["content-type"] == "image/jpeg"
