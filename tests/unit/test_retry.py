@@ -19,6 +19,7 @@ EXPECTED: dict[str, str] = {
     "InvalidInput": "reject",
     "InvalidUpload": "reject",
     "ImageMissing": "reject",
+    "ImageChanged": "reject",
     "ImageTooLarge": "reject",
     "ImageBomb": "reject",
     "UnsupportedImage": "reject",
