@@ -237,6 +237,17 @@ def test_the_same_content_is_scored_once(bench: Bench) -> None:
     assert (avatar.decided_by, avatar.probability) == ("cache", 0.0)
 
 
+def test_a_verdict_holds_only_where_pictures_are_looked_at_alike(bench: Bench) -> None:
+    """After a change of frames, crops or backgrounds the same content is scored again."""
+    for views_id, upload_id in (("whole", "a"), ("whole", "b"), ("whole and circle", "c")):
+        bench.drain.close()
+        bench.drain = bench.new_drain(views_id=views_id)
+        bench.upload(upload_id, picture(CLEAR))
+        bench.run()
+    found = [bench.store.get(upload_id) for upload_id in "abc"]
+    assert [avatar and avatar.decided_by for avatar in found] == ["model", "cache", "model"]
+
+
 def test_twins_with_one_bad_neighbour_are_all_decided(bench: Bench) -> None:
     """A split micro-batch still answers every copy of the same content."""
 
