@@ -36,14 +36,13 @@ PLANNED_SHARE = 0.7
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds for one upload (or row), all processor time but the two delays."""
+    """Seconds for one upload (or row), all processor time but the web tier's."""
 
-    moderate_s: float = 0.060
-    valkey_s: float = 0.0009
-    callback_cpu_s: float = 0.0025
+    moderate_s: float = 0.031
+    valkey_s: float = 0.0012
+    callback_cpu_s: float = 0.0023
     web_tier_s: float = 0.05
-    review_delay_s: float = 0.5
-    ledger_row_s: float = 0.0001
+    ledger_row_s: float = 0.00009
     rows_per_upload: float = 3.0
 
     @classmethod
@@ -264,13 +263,16 @@ def report_day(uploads: int, plan: Plan, costs: Costs, burst: float) -> dict[str
 
 
 def check(path: Path) -> dict[str, Any]:
-    """Two workers' burst predicted from the rate of one, beside what was measured."""
+    """Two workers' burst predicted from the cost of one, beside what was measured.
+
+    The cost is processor time; the share of their cores that the two got stretches it.
+    """
     model = json.loads(path.read_text())["model"]
-    one, two = model["1"], model["2"]
-    _, p50, p99 = simulate_burst(two["uploads"], 2, 1 / one["uploads_per_s"])
-    rate = 2 * one["uploads_per_s"]
+    two = model["2"]
+    moderate_s = model["1"]["worker_ms"] / 1e3 / two["core_share"]
+    seconds, p50, p99 = simulate_burst(two["uploads"], 2, moderate_s)
     pairs = {
-        "uploads_per_s": (rate, two["uploads_per_s"]),
+        "seconds": (seconds, two["seconds"]),
         "age_p50_s": (p50, two["age_p50_s"]),
         "age_p99_s": (p99, two["age_p99_s"]),
     }
@@ -287,6 +289,8 @@ def check(path: Path) -> dict[str, Any]:
 def main() -> int:
     options = _options()
     costs = Costs.read(options.costs) if options.costs else Costs()
+    if options.moderate_ms:
+        costs = dataclasses.replace(costs, moderate_s=options.moderate_ms / 1e3)
     if options.check:
         result = check(options.check)
     else:
@@ -307,6 +311,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--uploads-per-day", type=int, default=10_000_000)
     parser.add_argument("--workers", type=int, help="moderate workers (default: as many as needed)")
+    parser.add_argument("--moderate-ms", type=float, help="of another model, decoding included")
     parser.add_argument("--io-workers", type=int, default=Plan.io_workers)
     parser.add_argument("--callback-slots", type=int, default=Plan.callback_slots)
     parser.add_argument("--review-per-s", type=float, default=Plan.review_per_s)

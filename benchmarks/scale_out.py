@@ -295,6 +295,7 @@ def model(site: Site, folder: Path, count: int) -> dict[str, Any]:
             worker.wait()
     if "2" in found:
         found["ratio"] = round(found["2"]["uploads_per_s"] / found["1"]["uploads_per_s"], 2)
+        found["ratio_by_cpu"] = round(2 * found["1"]["worker_ms"] / found["2"]["worker_ms"], 2)
     return found
 
 
@@ -335,10 +336,13 @@ def _through(
     at_s = np.sort([float(fields["at"]) for fields in done])
     ages_s = [float(fields["at"]) - float(fields["created_at"]) for fields in done]
     low, high = count // 10, count - count // 10 - 1
+    seconds = float(at_s[-1] - min(float(fields["created_at"]) for fields in done))
     return {
         "uploads": count,
         "uploads_per_s": round((high - low) / (at_s[high] - at_s[low]), 2),
-        "seconds": round(float(at_s[-1] - min(float(f["created_at"]) for f in done)), 2),
+        "seconds": round(seconds, 2),
+        # How much of their cores the workers got; less than 1 where others work there too.
+        "core_share": round(cpu_s / seconds / len(workers), 3),
         "age_p50_s": round(float(np.percentile(ages_s, 50)), 2),
         "age_p99_s": round(float(np.percentile(ages_s, 99)), 2),
         "worker_ms": round(cpu_s / count * 1e3, 2),

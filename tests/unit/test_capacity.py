@@ -82,8 +82,8 @@ def test_costs_and_the_check_are_read_from_what_scale_out_prints(tmp_path: Path)
     """Steps add up; the prediction from one worker stands beside the measurement of two."""
     step = {"valkey_ms": 0.2, "client_ms": 2.0}
     names = ("enqueue", "moderate", "callback", "ledger_sqlite")
-    model = {"uploads_per_s": 10.0, "worker_ms": 95.0, "uploads": 100}
-    two = {"uploads_per_s": 16.0, "uploads": 100, "age_p50_s": 2.5, "age_p99_s": 5.0}
+    model = {"worker_ms": 95.0}
+    two = {"uploads": 100, "core_share": 0.95, "seconds": 4.0, "age_p50_s": 2.5, "age_p99_s": 5.0}
     path = tmp_path / "scale.json"
     path.write_text(
         json.dumps(
@@ -95,5 +95,5 @@ def test_costs_and_the_check_are_read_from_what_scale_out_prints(tmp_path: Path)
     assert costs.moderate_s == pytest.approx(0.095)
     assert costs.ledger_row_s == pytest.approx(0.0022)
     found = check(path)
-    assert found["uploads_per_s"]["deviation"] == pytest.approx(0.25)
+    assert found["seconds"]["deviation"] == pytest.approx(0.25)
     assert found["age_p50_s"]["deviation"] == pytest.approx(0.0, abs=0.01)
