@@ -290,13 +290,19 @@ def duration(seconds: float) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a sample says about the whole; `gray` with its 95 % interval."""
+    """What a sample says about the whole; `gray` with its 95 % interval.
+
+    Args:
+        routes: where gray pictures go and at what price, in words.
+        yuan_per_1000: that price, the sample's regions weighted.
+    """
 
     total: int
     sampled: int
     verdicts: dict[str, int]
     seconds_per_picture: float
     gray: Rate
+    routes: tuple[str, ...]
     yuan_per_1000: float
 
     @property
@@ -306,7 +312,7 @@ class Forecast:
 
     @property
     def cost_yuan(self) -> tuple[float, float, float]:
-        """(expected, low, high) at the cheapest provider in use."""
+        """(expected, low, high) at the providers of the pictures' regions."""
         low, high = self.gray.interval
         price = self.total * self.yuan_per_1000 / 1000
         return (self.gray.value or 0.0) * price, low * price, high * price
@@ -321,6 +327,7 @@ class Forecast:
             "seconds_per_picture": round(self.seconds_per_picture, 5),
             "duration_s": round(self.duration_s, 1),
             "gray": self.gray.to_json(),
+            "routes": list(self.routes),
             "cost_yuan": {"expected": expected, "low": low, "high": high},
         }
 
@@ -341,23 +348,25 @@ def _dry_run(
         f"({1000 * found.seconds_per_picture:.0f} ms a picture)"
     )
     click.echo(f"gray: {found.gray}; {expected:.2f} yuan for providers ({low:.2f} to {high:.2f})")
+    click.echo(f"money at {'; '.join(found.routes)}")
 
 
 def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total: int) -> Forecast:
     """Score a sample here and now, as a worker would."""
     from worker.bundle import Bundle
-    from worker.commands.tune import prices
     from worker.policy import load_policy
+    from worker.route_prices import route_price, routes
     from worker.scoring import Scorer
 
     policy, images = load_policy(settings.policy_file), Images(settings)
     bundle = Bundle.load(settings.bundle, settings.models_folder)
-    root, verdicts = Path(source), Counter[str]()
+    root, verdicts, regions = Path(source), Counter[str](), Counter[str]()
     start = f"backfill/{_slug(str(root))}/"
     with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
         began_s = None
         for item in items:
             try:
+                regions[item.region] += 1
                 local = root / item.image.removeprefix(start)
                 is_local = root.is_dir() and local.is_file()
                 data = local.read_bytes() if is_local else images.fetch(item.image, item.upload_id)
@@ -372,6 +381,7 @@ def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total
             began_s = began_s or time.monotonic()
         spent_s = time.monotonic() - (began_s or time.monotonic())
     images.close()
+    ways = routes(settings, regions)
     sampled = sum(verdicts.values())
     return Forecast(
         total=total,
@@ -379,7 +389,8 @@ def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total
         verdicts=dict(verdicts),
         seconds_per_picture=spent_s / max(sampled - 1, 1),
         gray=Rate(verdicts[str(Verdict.GRAY)], sampled),
-        yuan_per_1000=min(prices(settings).values(), default=0.0),
+        routes=tuple(map(str, ways)),
+        yuan_per_1000=route_price(ways),
     )
 
 
