@@ -38,6 +38,7 @@ from worker.tuning import (
 )
 from worker.tuning_page import Result, money_rows, policy_file, setting_rows, to_page
 from worker.what_if import Change, WhatIf, what_if
+from worker.words import counted
 
 #: Where the ledger has less than a day of uploads.
 ASSUMED_UPLOADS_PER_DAY = 5000.0
@@ -286,11 +287,11 @@ def _what_if_rows(found: WhatIf) -> tuple[list[str], list[list[object]]]:
         for before in Verdict
     ]
     rows.append(["newly", *(found.newly(after) for after in Verdict)])
-    return [f"{found.looked} uploads", *(f"then {after}" for after in Verdict)], rows
+    return [counted(found.looked, "upload"), *(f"then {after}" for after in Verdict)], rows
 
 
 def _what_if_page(found: WhatIf, scorer: Scorer, images: Images) -> str:
-    page = Page("What if", f"{found.looked:,} uploads judged by {found.bundle}, twice")
+    page = Page("What if", f"{counted(found.looked, 'upload')} judged by {found.bundle}, twice")
     page.table(*_what_if_rows(found))
     for verdict in Verdict:
         changes = [change for change in found.changes if change.after == verdict]
