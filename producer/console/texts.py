@@ -35,6 +35,8 @@ REASONS = {
     "unsupported": "not a supported picture format",
     "too_slow": "takes too long to decode",
     "invalid_upload": "the address may not be fetched",
+    "private_address": "the address is in a private network",
+    "insecure_address": "the address is not https",
     "attempts_exhausted": "failed too often",
     "worker_killed": "killed the worker several times",
 }
@@ -324,6 +326,8 @@ ZH = {
     "not a supported picture format": "不支持的图片格式",
     "takes too long to decode": "解码耗时过长",
     "the address may not be fetched": "地址不允许访问",
+    "the address is in a private network": "地址在内网",
+    "the address is not https": "地址不是 https",
     "failed too often": "失败次数过多",
     "killed the worker several times": "多次导致进程崩溃",
 }
