@@ -103,7 +103,7 @@ class Endpoints:
             while True:
                 try:
                     # A callback that comes in the middle undoes all of this.
-                    pipe.watch(lease, *due)
+                    pipe.watch(lease, *due)  # type: ignore[no-untyped-call]
                     leased = int(pipe.zcard(lease))
                     waiting = [str(item) for key in due for item in pipe.zrange(key, 0, -1)]
                     if leased or (waiting and not drop):

@@ -253,9 +253,11 @@ class GuardedTransport(httpx.BaseTransport):
             raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = check_reachable(host, port, self._allowed)
-        if self._tls_in_public and request.url.scheme == "http":
-            if not all(is_allowed(address, self._allowed) for address in addresses):
-                raise PlainHttp(plain_http_message(host))
+        is_public_http = request.url.scheme == "http" and not all(
+            is_allowed(address, self._allowed) for address in addresses
+        )
+        if self._tls_in_public and is_public_http:
+            raise PlainHttp(plain_http_message(host))
         _clock.deadline_s = time.monotonic() + self._total_s
         for address in addresses[:-1]:
             with contextlib.suppress(httpx.ConnectError):

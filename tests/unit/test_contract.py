@@ -169,7 +169,7 @@ def test_other_dots_and_slashes_stay_allowed(upload_id: str) -> None:
 def test_any_other_character_is_refused(upload_id: str) -> None:
     """Also a line end at the end, which a careless pattern lets through."""
     for bad in (upload_id, upload_id + "\n"):
-        with pytest.raises(InvalidUpload, match="is not valid: (use 1 to 200|no part)") as caught:
+        with pytest.raises(InvalidUpload, match=r"is not valid: (use 1 to 200|no part)") as caught:
             check_upload_id(bad)
         assert caught.value.field == "upload_id"
 
