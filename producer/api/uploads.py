@@ -108,18 +108,7 @@ class BatchIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    uploads: list[Any] = Field(
-        min_length=1,
-        max_length=MAX_BATCH,
-        json_schema_extra={
-            "items": {
-                "anyOf": [
-                    {"$ref": _REF + "UploadIn"},
-                    {"description": "Anything else is refused alone, with its own problem."},
-                ]
-            }
-        },
-    )
+    uploads: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Accepted(BaseModel):
@@ -200,6 +189,14 @@ def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
     many = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_BATCH}
     return {"anyOf": [item, many]}
 
+
+#: The schema of one of `BatchIn.uploads`, which is validated by itself.
+BATCH_ITEM = {
+    "anyOf": [
+        {"$ref": _REF + "UploadIn"},
+        {"description": "Anything else is refused alone, with its own problem."},
+    ]
+}
 
 _BODY = {
     "required": True,
