@@ -103,7 +103,8 @@ class Settings(BaseSettings):
     private_networks: CommaList = Field(
         (),
         description="Comma-separated networks that image and callback URLs may reach although they "
-        "are private, for example 10.1.0.0/16.",
+        "are private, for example 10.1.0.0/16; images over http:// only there. For the hosts that "
+        "enqueue as well as for the workers.",
     )
     callback_url: str = Field("", description="Where verdicts are posted; empty: poll instead.")
     callback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

@@ -538,6 +538,10 @@ class Store:
             False when it was no dead letter (any more).
         """
         upload_id, _, seq = item.rpartition("#")
+        endpoint = line.partition(":")[2]
+        if endpoint and delay_s >= 0:
+            # It may have been forgotten meanwhile, and nobody looks into the line of such a one.
+            self.redis.sadd(self.key("endpoints"), endpoint)
         return bool(
             self._scripts["replay_callback"](
                 keys=[

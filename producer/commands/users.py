@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from producer.commands.keys import iso
 from producer.connect import connect_store
 from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
@@ -83,7 +84,9 @@ def list_users(as_json: bool) -> None:
     """Show who may sign in, and as what."""
     everybody = _users().all()
     if as_json:
-        rows = [{"name": u.name, "role": u.role, "created_at": u.created_at} for u in everybody]
+        rows = [
+            {"name": u.name, "role": u.role, "created_at": iso(u.created_at)} for u in everybody
+        ]
         click.echo(json.dumps(rows))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
