@@ -71,7 +71,7 @@ def forecast(
     bundle = Bundle.load(settings.bundle, settings.models_folder)
     verdicts, regions = Counter[str](), Counter[str]()
     with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
-        began_s = None
+        began_s, warm_s = time.monotonic(), None
         for item in items:
             try:
                 regions[item.region] += 1
@@ -83,10 +83,12 @@ def forecast(
             except ModerationError as error:
                 verdicts[error.code] += 1
             # The first picture pays for loading the model.
-            began_s = began_s or time.monotonic()
-        spent_s = time.monotonic() - (began_s or time.monotonic())
+            warm_s = warm_s or time.monotonic()
+        ended_s = time.monotonic()
     ways = routes(settings, regions)
     sampled = sum(verdicts.values())
+    # Of a single picture nothing is known but the time with loading.
+    spent_s = ended_s - (warm_s if warm_s and sampled > 1 else began_s)
     return Forecast(
         total=total,
         sampled=sampled,
