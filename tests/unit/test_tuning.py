@@ -84,7 +84,11 @@ def brute_force(sample: Sample, limits: Limits) -> float | None:
 def test_search_finds_what_brute_force_finds(
     rows: list[tuple[float, bool, bool, bool]], false_blocks: float, misses: float
 ) -> None:
-    """Least gray within both limits, or none where there is none."""
+    """Least gray within both limits, or none where there is none.
+
+    Where a style keeps a present cut-off and its two sides overlap, the search puts one cut-off
+    between them, which brute force does not try: then it leaves still less.
+    """
     sample = make(rows[:9])
     if len(set(sample.explicit.tolist())) < 2:
         return
@@ -95,7 +99,7 @@ def test_search_finds_what_brute_force_finds(
         assert found is None
         return
     assert found is not None
-    assert found.gray_share == pytest.approx(best)
+    assert found.gray_share <= best + 1e-9
     assert found.false_blocks.hits <= false_blocks * found.false_blocks.total + 1e-9
     assert found.misses.hits <= misses * found.misses.total + 1e-9
 
