@@ -16,7 +16,8 @@ from producer.errors import InvalidUpload
 #: Grows when the meaning of a stored field changes; readers accept their own and older ones.
 SCHEMA_VERSION = 1
 
-#: What an upload id may look like. It becomes part of a Redis key and of a callback body.
+#: What an upload id may look like, but for parts `.` and `..`, which `is_upload_id` refuses too. It
+#: becomes part of a Redis key, of a callback body and of a URL.
 UPLOAD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:@/-]{1,200}")
 
 #: Event type of every callback, and of the same document when it is polled.
@@ -239,13 +240,29 @@ def _optional_float(text: str | None) -> float | None:
     return float(text) if text else None
 
 
+def is_upload_id(text: str) -> bool:
+    """Whether a text may be an upload id.
+
+    HTTP clients fold `.` and `..` between slashes before they send a URL, so the verdict of such an
+    id could not be read under its own address.
+    Source: RFC 3986, section 5.2.4 (remove dot segments).
+    """
+    return bool(UPLOAD_ID_PATTERN.fullmatch(text)) and not {".", ".."} & set(text.split("/"))
+
+
 def check_upload_id(upload_id: str) -> str:
     """Return the id unchanged.
 
     Raises:
-        InvalidUpload: it is empty, too long or has a character outside the allowed set.
+        InvalidUpload: it is empty, too long, has a character outside the allowed set, or `.` or
+            `..` stands between its slashes.
     """
-    if not isinstance(upload_id, str) or not UPLOAD_ID_PATTERN.fullmatch(upload_id):
+    if isinstance(upload_id, str) and {".", ".."} & set(upload_id.split("/")):
+        raise InvalidUpload(
+            f"upload id {upload_id[:80]!r} is not valid: no part between slashes may be . or ..",
+            field="upload_id",
+        )
+    if not isinstance(upload_id, str) or not is_upload_id(upload_id):
         raise InvalidUpload(
             f"upload id {str(upload_id)[:80]!r} is not valid: use 1 to 200 characters of "
             "A-Z a-z 0-9 . _ : @ / -",

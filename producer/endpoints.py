@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
-from producer.store import CallbackEntry, Store, callback_line, server_of
+import redis
+
+from producer.store import LANES, CallbackEntry, Store, callback_line, server_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,38 @@ class Endpoints:
         """Open a disabled endpoint again; False when it was not disabled."""
         self._store.redis.hdel(self._key(name), "failing_since")
         return bool(self._store.redis.hdel(self._key(name), "disabled"))
+
+    def forget(self, name: str, *, drop: bool) -> tuple[bool, int]:
+        """Remove an endpoint that is not needed any more; a new callback to it brings it back.
+
+        Args:
+            name: of the endpoint.
+            drop: give up the callbacks that wait for it; what is under way stands in the way still.
+
+        Returns:
+            Whether it was removed, and how many callbacks were dropped or stand in the way.
+        """
+        store, line = self._store, callback_line(name)
+        due = [store.key("due", line, lane) for lane in LANES]
+        lease = store.key("lease", line)
+        with store.redis.pipeline() as pipe:
+            while True:
+                try:
+                    # A callback that comes in the middle undoes all of this.
+                    pipe.watch(lease, *due)  # type: ignore[no-untyped-call]
+                    leased = int(pipe.zcard(lease))
+                    waiting = [str(item) for key in due for item in pipe.zrange(key, 0, -1)]
+                    if leased or (waiting and not drop):
+                        return False, leased + len(waiting)
+                    pipe.multi()
+                    for item in waiting:
+                        pipe.delete(store.key("callback", item))
+                    pipe.delete(*due, store.key("crashes", line), self._key(name))
+                    pipe.srem(store.key("endpoints"), name)
+                    pipe.execute()
+                    return True, len(waiting)
+                except redis.WatchError:
+                    continue
 
     def _key(self, name: str) -> str:
         return self._store.key("endpoint", name)

@@ -29,6 +29,7 @@ from producer.contract import (
     check_upload_id,
 )
 from producer.errors import InvalidUpload, ModerationError, QueueFull, StorageUnavailable
+from producer.http_guard import parse_networks
 from producer.images import check_image_reference
 from producer.settings import Settings, load_settings
 from producer.store import Store
@@ -68,6 +69,7 @@ class Producer:
         self.store = store
         self._celery = celery
         self._settings = settings
+        self._private_networks = parse_networks(settings.private_networks)
 
     @classmethod
     def connect(cls, settings: Settings | None = None) -> Producer:
@@ -92,8 +94,8 @@ class Producer:
         """Accept one upload; the same id again changes nothing and returns its present state.
 
         Args:
-            upload_id: the caller's id of this picture, 1 to 200 of `A-Z a-z 0-9 . _ : @ / -`;
-                a new picture is a new id.
+            upload_id: the caller's id of this picture, 1 to 200 of `A-Z a-z 0-9 . _ : @ / -`,
+                no part between slashes being `.` or `..`; a new picture is a new id.
             image: where the bytes are (see images.py); None: the default store, under the id.
             region: which providers may see it; None: `AVATARMOD_DEFAULT_REGION`.
             priority: high while somebody waits for the answer, low for a backfill.
@@ -139,7 +141,7 @@ class Producer:
             upload_id=check_upload_id(upload.upload_id),
             state=AvatarState.QUEUED,
             seq=1,
-            image=check_image_reference(upload.image or ""),
+            image=check_image_reference(upload.image or "", self._private_networks),
             region=_one_of(Region, upload.region or self._settings.default_region, "region"),
             priority=_one_of(Priority, upload.priority, "priority"),
             callback_url=self._check_callback(upload.callback_url or ""),

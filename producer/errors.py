@@ -3,6 +3,8 @@
 ModerationError
 ├── InvalidInput                  the caller's fault: the upload is rejected with `code`
 │   ├── InvalidUpload             a malformed id, image reference, region or priority
+│   │   ├── PrivateAddress        an image address in a private network that is not allow-listed
+│   │   └── InsecureAddress       an image address with http:// outside of such a network
 │   ├── ImageMissing              nothing is stored under the reference
 │   ├── ImageChanged              other bytes than those that were scored
 │   ├── ImageTooLarge             more bytes than the limit
@@ -12,6 +14,7 @@ ModerationError
 │   └── ImageTooSlow              decoding took longer than the limit
 ├── Transient                     retried with backoff, then a dead letter
 │   ├── StorageUnavailable        the image store or Redis does not answer
+│   │   └── StorageMisconfigured  it refuses our credentials, or there are none
 │   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
 │   │   ├── ProviderRateLimited   a review provider says: too many requests
@@ -59,6 +62,24 @@ class InvalidUpload(InvalidInput):
     def __init__(self, message: str, *, field: str = "upload_id") -> None:
         super().__init__(message)
         self.field = field
+
+
+class PrivateAddress(InvalidUpload):
+    """Raised when an image address leads into a private network that is not allow-listed."""
+
+    code = "private_address"
+
+    def __init__(self, message: str, *, field: str = "image") -> None:
+        super().__init__(message, field=field)
+
+
+class InsecureAddress(InvalidUpload):
+    """Raised when an image would cross the public internet over plain http."""
+
+    code = "insecure_address"
+
+    def __init__(self, message: str, *, field: str = "image") -> None:
+        super().__init__(message, field=field)
 
 
 class ImageMissing(InvalidInput):
@@ -117,6 +138,12 @@ class StorageUnavailable(Transient):
     """Raised when the image store or Redis does not answer."""
 
     code = "storage_unavailable"
+
+
+class StorageMisconfigured(StorageUnavailable):
+    """Raised when the image store refuses our credentials, or there are none."""
+
+    code = "storage_misconfigured"
 
 
 class DecoderUnavailable(Transient):

@@ -38,6 +38,10 @@ class BlockedAddress(httpx.RequestError):
     """Raised when a URL leads to an address that requests of ours must not reach."""
 
 
+class PlainHttp(BlockedAddress):
+    """Raised when a request would cross the public internet without TLS and must not."""
+
+
 def parse_networks(networks: Iterable[str]) -> tuple[IPNetwork, ...]:
     """Networks such as `10.1.0.0/16` that may be reached although they are private."""
     return tuple(ipaddress.ip_network(network) for network in networks)
@@ -58,6 +62,46 @@ def is_public(address: IPAddress) -> bool:
     if any(address.version == n.version and address in n for n in NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast
+
+
+def is_allowed(address: IPAddress, allowed: Sequence[IPNetwork]) -> bool:
+    """Whether an address lies in one of some networks."""
+    return any(address.version == n.version and address in n for n in allowed)
+
+
+def literal_address(host: str) -> IPAddress | None:
+    """The address that a host is without asking anybody; None for a name.
+
+    Also `127.1`, `0x7f000001` and `2130706433`, which the system's resolver reads as addresses.
+    Source: inet_aton(3); RFC 6761, section 6.3 (names under localhost).
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return ipaddress.IPv4Address("127.0.0.1")
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+def private_address_message(host: str, address: IPAddress) -> str:
+    """What is wrong with an address that is neither public nor allowed, and what would be right."""
+    where = "is a private address" if str(address) == host else f"is the private address {address}"
+    return (
+        f"{host} {where}; only public addresses are reached unless AVATARMOD_PRIVATE_NETWORKS "
+        "lists the network"
+    )
+
+
+def plain_http_message(host: str) -> str:
+    """What is wrong with http:// to a host that is in no allowed network."""
+    return (
+        f"{host} is to be reached over plain http; use https://, or list its network in "
+        "AVATARMOD_PRIVATE_NETWORKS if it is yours"
+    )
 
 
 def resolve(host: str, port: int) -> list[IPAddress]:
@@ -82,13 +126,8 @@ def check_reachable(host: str, port: int, allowed: Sequence[IPNetwork]) -> list[
     """
     addresses = resolve(host, port)
     for address in addresses:
-        if not is_public(address) and not any(
-            address.version == network.version and address in network for network in allowed
-        ):
-            raise BlockedAddress(
-                f"{host} leads to the private address {address}; only public addresses are "
-                "reached unless AVATARMOD_PRIVATE_NETWORKS lists the network"
-            )
+        if not is_public(address) and not is_allowed(address, allowed):
+            raise BlockedAddress(private_address_message(host, address))
     return addresses
 
 
@@ -182,6 +221,7 @@ class GuardedTransport(httpx.BaseTransport):
     Args:
         allowed: private networks that may be reached all the same.
         total_s: from the connection to the last byte of the answer, for each hop of a redirect.
+        tls_in_public: refuse http:// but for the allowed networks.
         keep_alive: idle connections to keep. The pool knows addresses, not names, and two names may
             share an address; so anything but 0 is only for a client that speaks to one host.
         inner: what sends the request; an `httpx.HTTPTransport` unless a test gives another.
@@ -192,10 +232,12 @@ class GuardedTransport(httpx.BaseTransport):
         allowed: Sequence[IPNetwork] = (),
         *,
         total_s: float,
+        tls_in_public: bool = False,
         keep_alive: int = 0,
         inner: httpx.BaseTransport | None = None,
     ) -> None:
         self._allowed = tuple(allowed)
+        self._tls_in_public = tls_in_public
         self._total_s = total_s
         self._inner = inner or _DeadlineTransport(keep_alive)
 
@@ -204,12 +246,18 @@ class GuardedTransport(httpx.BaseTransport):
 
         Raises:
             BlockedAddress: every resolved address must be public or allowed; one was not.
+            PlainHttp: http:// to an address that is not allowed, where TLS is asked for.
         """
         host = request.url.host
         if request.url.scheme not in ("http", "https") or not host:
             raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = check_reachable(host, port, self._allowed)
+        is_public_http = request.url.scheme == "http" and not all(
+            is_allowed(address, self._allowed) for address in addresses
+        )
+        if self._tls_in_public and is_public_http:
+            raise PlainHttp(plain_http_message(host))
         _clock.deadline_s = time.monotonic() + self._total_s
         for address in addresses[:-1]:
             with contextlib.suppress(httpx.ConnectError):
@@ -225,22 +273,25 @@ def guarded_client(
     *,
     allowed: Sequence[IPNetwork] = (),
     timeout_s: float,
-    follow_redirects: bool = False,
+    tls_in_public: bool = False,
     keep_alive: int = 0,
 ) -> httpx.Client:
     """An HTTP client for addresses that a user chose; proxies of the environment are ignored.
 
+    It follows no redirect: a caller that does reads none of its body, which may be endless.
+
     Args:
         allowed: private networks that may be reached all the same.
         timeout_s: for a whole request; a redirect starts a new one.
-        follow_redirects: at most three times, each hop checked.
+        tls_in_public: see `GuardedTransport`.
         keep_alive: see `GuardedTransport`.
     """
     return httpx.Client(
-        transport=GuardedTransport(allowed, total_s=timeout_s, keep_alive=keep_alive),
+        transport=GuardedTransport(
+            allowed, total_s=timeout_s, tls_in_public=tls_in_public, keep_alive=keep_alive
+        ),
         timeout=timeout_s,
-        follow_redirects=follow_redirects,
-        max_redirects=3,
+        follow_redirects=False,
         trust_env=False,
         headers={"user-agent": "avatar-moderation"},
     )

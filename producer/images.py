@@ -5,6 +5,7 @@ An image reference is one of
     name/in/the/store.png      the default store, under that name
     s3://bucket/key            any bucket that the configured keys can read
     https://host/path          fetched, private addresses refused (see http_guard.py)
+    http://host/path           the same, only inside the allowed private networks
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
@@ -26,21 +28,49 @@ from producer.errors import (
     ConfigurationError,
     ImageMissing,
     ImageTooLarge,
+    InsecureAddress,
     InvalidUpload,
+    PrivateAddress,
+    StorageMisconfigured,
     StorageUnavailable,
 )
-from producer.http_guard import BlockedAddress, guarded_client, parse_networks
+from producer.http_guard import (
+    BlockedAddress,
+    IPNetwork,
+    PlainHttp,
+    guarded_client,
+    is_allowed,
+    is_public,
+    literal_address,
+    parse_networks,
+    plain_http_message,
+    private_address_message,
+)
 from producer.settings import Settings
 
 #: Folder in the default store for what comes in with its bytes, one folder a day.
 RECEIVED = "received"
 
+#: Redirects that are followed on the way to a picture.
+MAX_REDIRECTS = 3
 
-def check_image_reference(reference: str) -> str:
+#: What S3-compatible services answer to keys that they do not know or that do not fit.
+#: Source: Amazon S3 API reference, list of error codes.
+BAD_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
+
+
+def check_image_reference(reference: str, allowed: Sequence[IPNetwork] = ()) -> str:
     """Return the reference unchanged.
 
+    Args:
+        reference: see the head of this module.
+        allowed: private networks that an address may lead into.
+
     Raises:
-        InvalidUpload: it is too long, has control characters or an address we never fetch.
+        InvalidUpload: it is too long, has control characters or is none of the known forms.
+        PrivateAddress: its host is a private address that is not allowed. A name is not resolved
+            here; where it leads is checked when the picture is fetched.
+        InsecureAddress: http:// to a host that cannot be in an allowed network.
     """
     if len(reference.encode()) > MAX_IMAGE_REFERENCE_BYTES or not reference.isprintable():
         raise InvalidUpload(
@@ -67,7 +97,27 @@ def check_image_reference(reference: str) -> str:
             f"image reference {reference[:80]!r} leaves the image store; give a name inside it",
             field="image",
         )
+    if scheme in ("https", "http"):
+        _check_url(reference, allowed)
     return reference
+
+
+def _check_url(reference: str, allowed: Sequence[IPNetwork]) -> None:
+    try:
+        url = httpx.URL(reference)
+        if url.port is not None and not 0 < url.port < 65536:
+            raise httpx.InvalidURL(f"port {url.port}")
+    except httpx.InvalidURL as error:
+        raise InvalidUpload(
+            f"image reference {reference[:80]!r} is no address ({error}); write https://host/path",
+            field="image",
+        ) from error
+    address = literal_address(url.host)
+    if address is not None and not is_public(address) and not is_allowed(address, allowed):
+        raise PrivateAddress(f"image: {private_address_message(url.host, address)}")
+    may_be_ours = bool(allowed) if address is None else is_allowed(address, allowed)
+    if url.scheme == "http" and not may_be_ours:
+        raise InsecureAddress(f"image: {plain_http_message(url.host)}")
 
 
 class ImageStore(Protocol):
@@ -181,16 +231,10 @@ class S3Store:
                 answer["Body"].close()
                 raise _too_large(self._max_bytes)
             data: bytes = answer["Body"].read(self._max_bytes + 1)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NotFound"):
+        except (BotoCoreError, ClientError, OSError) as error:
+            if _s3_code(error) in ("NoSuchKey", "404", "NotFound"):
                 raise ImageMissing(f"no object {name!r} in bucket {self._bucket!r}") from error
-            raise StorageUnavailable(
-                f"bucket {self._bucket!r}: {error.response['Error']['Code']}"
-            ) from error
-        except (BotoCoreError, OSError) as error:
-            raise StorageUnavailable(
-                f"bucket {self._bucket!r} does not answer: {type(error).__name__}"
-            ) from error
+            raise self._trouble(error, "does not answer") from error
         return data
 
     def put(self, name: str, data: bytes) -> None:
@@ -200,9 +244,7 @@ class S3Store:
         try:
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=data)
         except (BotoCoreError, ClientError) as error:
-            raise StorageUnavailable(
-                f"bucket {self._bucket!r} does not take {name!r}: {type(error).__name__}"
-            ) from error
+            raise self._trouble(error, f"does not take {name!r}") from error
 
     def remove(self, name: str) -> None:
         """See `ImageStore.remove`."""
@@ -211,9 +253,25 @@ class S3Store:
         try:
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
         except (BotoCoreError, ClientError) as error:
-            raise StorageUnavailable(
-                f"bucket {self._bucket!r} does not delete {name!r}: {type(error).__name__}"
-            ) from error
+            raise self._trouble(error, f"does not delete {name!r}") from error
+
+    def _trouble(self, error: Exception, what: str) -> StorageUnavailable:
+        from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+        code = _s3_code(error)
+        if isinstance(error, (NoCredentialsError, PartialCredentialsError)) or code in BAD_KEYS:
+            why = f"refuses our keys ({code})" if code else "needs keys and none are configured"
+            return StorageMisconfigured(
+                f"bucket {self._bucket!r} {why}; set AVATARMOD_S3_ACCESS_KEY_ID and "
+                "AVATARMOD_S3_SECRET_ACCESS_KEY, or give the machine a role"
+            )
+        return StorageUnavailable(f"bucket {self._bucket!r} {what}: {code or type(error).__name__}")
+
+
+def _s3_code(error: Exception) -> str:
+    """The service's own name of an error; empty where it did not answer."""
+    answer = getattr(error, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
 class Images:
@@ -226,7 +284,7 @@ class Images:
         self._http = guarded_client(
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.image_timeout_s,
-            follow_redirects=True,
+            tls_in_public=True,
         )
         self._default = self._open_default(settings.image_folder)
 
@@ -270,7 +328,8 @@ class Images:
         try:
             # As it is stored: what a server compressed is no picture, and may be a bomb.
             headers = {"accept-encoding": "identity"}
-            with self._http.stream("GET", url, headers=headers) as answer:
+            request = self._http.build_request("GET", url, headers=headers)
+            with contextlib.closing(self._follow(request)) as answer:
                 if answer.status_code in (404, 410):
                     raise ImageMissing(f"{host} answers {answer.status_code}")
                 if answer.status_code != 200:
@@ -278,12 +337,27 @@ class Images:
                 if int(answer.headers.get("content-length") or 0) > self._max_bytes:
                     raise _too_large(self._max_bytes)
                 return self._read_limited(answer, deadline)
+        except PlainHttp as error:
+            raise InsecureAddress(f"image: {error}") from error
         except BlockedAddress as error:
-            raise InvalidUpload(str(error), field="image") from error
+            raise PrivateAddress(f"image: {error}") from error
         except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise ImageMissing(f"{host}: {type(error).__name__}") from error
         except httpx.HTTPError as error:
             raise StorageUnavailable(f"{host} does not answer: {type(error).__name__}") from error
+
+    def _follow(self, request: httpx.Request) -> httpx.Response:
+        """The answer at the end of at most three redirects, not read yet.
+
+        httpx, asked to follow, would read and unpack the whole body of each redirect.
+        """
+        for _ in range(1 + MAX_REDIRECTS):
+            answer = self._http.send(request, stream=True)
+            if answer.next_request is None:
+                return answer
+            answer.close()
+            request = answer.next_request
+        raise httpx.TooManyRedirects("too many redirects", request=request)
 
     def _read_limited(self, answer: httpx.Response, deadline: float) -> bytes:
         body = bytearray()

@@ -103,7 +103,8 @@ class Settings(BaseSettings):
     private_networks: CommaList = Field(
         (),
         description="Comma-separated networks that image and callback URLs may reach although they "
-        "are private, for example 10.1.0.0/16.",
+        "are private, for example 10.1.0.0/16; images over http:// only there. For the hosts that "
+        "enqueue as well as for the workers.",
     )
     callback_url: str = Field("", description="Where verdicts are posted; empty: poll instead.")
     callback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -340,7 +341,7 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
         for problem in error.errors(include_input=False, include_url=False):
             name = ENV_PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
-            lines.append(f"{name}: {problem['msg']}{_hint(field)}")
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{_hint(field)}")
         raise ConfigurationError(
             "these settings cannot be used:\n  " + "\n  ".join(lines)
         ) from None

@@ -21,7 +21,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     workers                     hash    process -> its last sign of life (JSON)
     replicated                  string  written before each wait for replicas
     bell:<stage>                string  a doorbell message is on its way; two seconds
-    verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
+    verdict:<sha256>:<...>      string  what was judged of this content so; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
 
 A *line* is a stage's name, or `callback:<endpoint>`: one slow endpoint cannot hold the others.
@@ -538,6 +538,10 @@ class Store:
             False when it was no dead letter (any more).
         """
         upload_id, _, seq = item.rpartition("#")
+        endpoint = line.partition(":")[2]
+        if endpoint and delay_s >= 0:
+            # It may have been forgotten meanwhile, and nobody looks into the line of such a one.
+            self.redis.sadd(self.key("endpoints"), endpoint)
         return bool(
             self._scripts["replay_callback"](
                 keys=[

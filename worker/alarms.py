@@ -12,6 +12,7 @@ Keys, behind the store's prefix:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import socket
@@ -24,7 +25,9 @@ import redis
 import structlog
 
 from producer.contract import AvatarState, Region, Stage
+from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoint, Endpoints
+from producer.errors import StorageMisconfigured
 from producer.store import Store
 from worker.review.limits import Limits, ProviderStatus
 from worker.settings import WorkerSettings
@@ -36,6 +39,9 @@ EVERY_S = 5.0
 
 #: Seconds after which people are told again of what is still raised.
 REPEAT_S = 4 * 3600.0
+
+#: Newest dead letters that are looked through for a fault of the configuration.
+LETTERS_READ = 200
 
 #: Seconds for which Redis may be away or refuse writes before people are told: a fail-over is over
 #: by then.
@@ -68,6 +74,7 @@ class Facts:
     waiting: dict[str, int]
     dead_letters: int
     dead_letters_last_hour: int
+    image_store_fault: str
     endpoints: Sequence[Endpoint]
     providers: Sequence[ProviderStatus]
     persistent: bool
@@ -98,6 +105,7 @@ def gather(
         waiting={line: sum(store.waiting(line).values()) for line in store.lines()},
         dead_letters=int(client.zcard(store.key("dead"))),
         dead_letters_last_hour=int(client.zcount(store.key("dead"), now - 3600, "+inf")),
+        image_store_fault=_image_store_fault(store),
         endpoints=Endpoints(store, disable_after_s=settings.callback_disable_after_s).all(),
         providers=providers,
         persistent=bool(int(persistence.get("aof_enabled", 0))),
@@ -113,6 +121,13 @@ def gather(
 def _oldest(store: Store, state: AvatarState) -> float | None:
     first = store.redis.zrange(store.key("open", state), 0, 0, withscores=True)
     return float(first[0][1]) if first else None
+
+
+def _image_store_fault(store: Store) -> str:
+    """Why the image store refused us, by the newest dead letters; empty if none says so."""
+    newest = itertools.islice(DeadLetters(store, lambda _: "").find(), LETTERS_READ)
+    faults = (letter.message for letter in newest if letter.error == StorageMisconfigured.__name__)
+    return next(faults, "")
 
 
 def evaluate(facts: Facts, settings: WorkerSettings) -> list[Alarm]:
@@ -204,6 +219,16 @@ def _queue(facts: Facts, settings: WorkerSettings) -> list[Alarm]:
                 f"{facts.dead_letters_last_hour} dead letters in the last hour, "
                 f"{facts.dead_letters} in all",
                 "`avatarmod dlq list` says why; repair it, then `avatarmod dlq replay --all`",
+            )
+        )
+    if facts.image_store_fault:
+        alarms.append(
+            Alarm(
+                "image_store_misconfigured",
+                "critical",
+                facts.image_store_fault,
+                "set the keys for the workers and start them again, then `avatarmod dlq replay "
+                f"--error {StorageMisconfigured.__name__}`: the uploads wait there",
             )
         )
     return alarms

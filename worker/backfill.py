@@ -22,7 +22,7 @@ from typing import Any, Self
 import redis
 import structlog
 
-from producer.contract import UPLOAD_ID_PATTERN, AvatarState, Priority
+from producer.contract import AvatarState, Priority, is_upload_id
 from producer.enqueue import Producer, Upload
 from producer.errors import ConfigurationError, InvalidInput, QueueFull, StorageUnavailable
 from worker.passage import SETTLED
@@ -364,7 +364,7 @@ def remove(path: Path) -> None:
 def item_id(prefix: str, path: str) -> str:
     """The upload id of a picture: prefix and path where they may stand in an id, else a hash."""
     plain = prefix + path
-    if UPLOAD_ID_PATTERN.fullmatch(plain):
+    if is_upload_id(plain):
         return plain
     return prefix + hashlib.sha256(path.encode()).hexdigest()[:32]
 

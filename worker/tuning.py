@@ -174,7 +174,8 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
     """The cut-offs within the limits that leave the least gray; None where there are none.
 
     Where a style has fewer than `FEWEST` explicit pictures nothing is known of its misses, and its
-    present approve cut-off stays; the same for harmless ones and the block cut-off.
+    present approve cut-off stays; the same for harmless ones and the block cut-off. Least gray is
+    not promised where a style comes out with no gray at all.
     """
     explicit, harmless = int(sample.explicit.sum()), int((~sample.explicit).sum())
     weights = np.where(

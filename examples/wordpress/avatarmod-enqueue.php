@@ -13,7 +13,7 @@
 /**
  * @param string      $base_url  Where the API is, without a slash at the end.
  * @param string      $api_key   A key with the scope `enqueue`.
- * @param string      $upload_id 1 to 200 of A-Z a-z 0-9 . _ : @ / -
+ * @param string      $upload_id 1 to 200 of A-Z a-z 0-9 . _ : @ / -, no part of it . or ..
  * @param string|null $file      The picture; null when the image store has it under the id.
  * @param array       $options   region, priority, callback_url.
  * @return array accepted (bool), state, status (HTTP), error (text), retry_after (seconds or null)

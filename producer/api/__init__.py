@@ -1,8 +1,8 @@
 """The HTTP edge: uploads in, verdicts out, and the operators' console beside it.
 
 `create_app` builds the application and nothing more; connections are opened by its caller and given
-to it. FastAPI's own documentation pages load scripts from elsewhere and are switched off;
-`/openapi.json` is there for every tool that reads it.
+to it. FastAPI's own documentation pages load scripts from elsewhere and are switched off for one of
+ours (reference.py); `/openapi.json` is there for every tool that reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from producer.api import classify, ops, problems, uploads
+from producer.api import classify, ops, problems, reference, uploads
 from producer.api.gate import BodyLimit, Services, Timed
 from producer.console import Parts, mount
 
@@ -50,6 +50,7 @@ def create_app(services: Services, parts: Parts) -> FastAPI:
     app.include_router(ops.router)
     app.include_router(uploads.router)
     app.include_router(classify.router)
+    app.include_router(reference.router)
     mount(app, services, parts)
     app.add_middleware(
         BodyLimit,
@@ -70,5 +71,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
+        schemas["BatchIn"]["properties"]["uploads"]["items"] = uploads.BATCH_ITEM
         app.openapi_schema = document
     return app.openapi_schema

@@ -94,6 +94,8 @@ async def classify(request: Request, _key: EnqueueKey) -> Response:
                 field="file",
             )
         data = await file.read()
+    if not data:
+        raise Problem(422, "empty", "the file is empty; send the picture's bytes", field="file")
     avatar = await _through_the_queue(services(request), data)
     if avatar.state == AvatarState.REJECTED:
         raise _rejected(avatar)
@@ -123,7 +125,10 @@ async def validate(request: Request, _key: EnqueueKey) -> Response:
     an unknown picture is never accepted. Set PICTRS__MEDIA__EXTERNAL_VALIDATION to
     `http://avatarmod:KEY@host:8042/v1/validate`.
     """
-    avatar = await _through_the_queue(services(request), await request.body())
+    data = await request.body()
+    if not data:
+        raise Problem(406, "empty", "the body is empty; send the picture's bytes")
+    avatar = await _through_the_queue(services(request), data)
     if avatar.state == AvatarState.APPROVED:
         return Response(status_code=200)
     is_gray = avatar.state in (AvatarState.REVIEWING, AvatarState.HELD)

@@ -33,6 +33,15 @@ STATUS_OF: tuple[tuple[type[errors.ModerationError], int], ...] = (
     (errors.ModerationError, 500),
 )
 
+#: Where pydantic would tell the caller the name of a class of ours.
+#: Source: pydantic 2, "Validation Errors", type names.
+WITHOUT_CLASS_NAMES = {
+    "model_type": "should be an object",
+    "model_attributes_type": "should be an object",
+    "dataclass_type": "should be an object",
+    "dict_type": "should be an object",
+}
+
 #: Seconds after which a caller should try again where the error does not say.
 RETRY_AFTER_S = 5.0
 
@@ -115,7 +124,8 @@ def validation_problem(error: Any) -> Problem:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(place) or None
-    return Problem(422, "invalid_request", f"{field or 'body'}: {first['msg']}", field=field)
+    why = WITHOUT_CLASS_NAMES.get(first["type"], first["msg"])
+    return Problem(422, "invalid_request", f"{field or 'body'}: {why}", field=field)
 
 
 def install(app: FastAPI) -> None:

@@ -41,11 +41,16 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 #: Uploads in one request.
 MAX_BATCH = 100
 
+#: Characters of a refused item's id that are repeated.
+MAX_ID_CHARS = 200
+
 #: Longest `wait` of a long poll, in seconds; proxies cut connections at 60.
 MAX_WAIT_S = 30.0
 
 #: States in which nothing more happens by itself.
 SETTLED = frozenset(AvatarState) - {AvatarState.QUEUED, AvatarState.REVIEWING}
+
+_REF = "#/components/schemas/"
 
 ID_PATTERN = r"^[A-Za-z0-9._:@/-]{1,200}$"
 
@@ -64,13 +69,15 @@ class UploadIn(BaseModel):
     )
 
     upload_id: str = Field(
-        pattern=ID_PATTERN, description="Your id of this picture; a new picture is a new id."
+        pattern=ID_PATTERN,
+        description="Your id of this picture; a new picture is a new id. No part between slashes "
+        "may be `.` or `..`.",
     )
     image: str = Field(
         "",
         max_length=2000,
         description="Where the picture is: a name in the image store, s3://bucket/key or https://; "
-        "empty: in the store, under the upload id.",
+        "empty: in the store, under the upload id. Private addresses are refused.",
     )
     region: Literal["domestic", "overseas"] | None = Field(
         None, description="Which review providers may see it; empty: the configured region."
@@ -97,17 +104,17 @@ class UploadIn(BaseModel):
 
 
 class BatchIn(BaseModel):
-    """Up to 100 uploads."""
+    """Up to 100 uploads, each accepted or refused on its own."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    uploads: list[UploadIn] = Field(min_length=1, max_length=MAX_BATCH)
+    uploads: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Accepted(BaseModel):
     """What became of one upload."""
 
-    upload_id: str
+    upload_id: str | None = Field(description="Null where the refused item has none to repeat.")
     status: int = Field(description="202 accepted, 200 known already, 4xx or 503 refused.")
     state: AvatarState | None = Field(None, description="Where it stands now; null when refused.")
     seq: int | None = Field(None, description="Grows with every change of state.")
@@ -183,7 +190,14 @@ def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [item, many]}
 
 
-_REF = "#/components/schemas/"
+#: The schema of one of `BatchIn.uploads`, which is validated by itself.
+BATCH_ITEM = {
+    "anyOf": [
+        {"$ref": _REF + "UploadIn"},
+        {"description": "Anything else is refused alone, with its own problem."},
+    ]
+}
+
 _BODY = {
     "required": True,
     "content": {
@@ -224,7 +238,7 @@ _BODY = {
     responses={
         200: {"description": "One upload whose id is known already.", "model": Accepted},
         202: {"description": "All accepted."},
-        207: {"description": "Some of a batch were refused.", "model": BatchOut},
+        207: {"description": "Some or all of a batch were refused.", "model": BatchOut},
         **problem_docs(400, 401, 403, 408, 413, 415, 422, 429, 503),
     },
     openapi_extra={"requestBody": _BODY},
@@ -239,31 +253,42 @@ async def post_uploads(request: Request, key: EnqueueKey) -> Response:
     found = services(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        uploads, is_batch = await _from_json(request)
-        results = await run_in_threadpool(_enqueue, found, key, uploads)
+        items, is_batch = await _from_json(request)
+        results = await run_in_threadpool(_enqueue, found, key, items)
     elif kind == "multipart/form-data":
         async with request.form(max_files=MAX_BATCH + 1, max_fields=2 * MAX_BATCH) as form:
-            items, is_batch = _from_form(form)
-            results = await run_in_threadpool(_enqueue_pictures, found, key, items)
+            pictures, is_batch = _from_form(form)
+            results = await run_in_threadpool(_enqueue_pictures, found, key, pictures)
     else:
         raise Problem(415, "unsupported_media_type", "send application/json or multipart/form-data")
     return _answer(results, is_batch)
 
 
-async def _from_json(request: Request) -> tuple[list[Upload], bool]:
+#: One item of a request: what to enqueue, or the id as it was given and what is wrong.
+Item = Upload | tuple[str | None, Problem]
+
+
+async def _from_json(request: Request) -> tuple[list[Item], bool]:
     try:
         body = pydantic_core.from_json(await request.body())
     except ValueError:
         raise Problem(400, "invalid_json", "the body is not JSON") from None
-    is_batch = isinstance(body, dict) and "uploads" in body
     try:
-        if is_batch:
-            uploads = BatchIn.model_validate(body).uploads
-        else:
-            uploads = [UploadIn.model_validate(body)]
+        if isinstance(body, dict) and "uploads" in body:
+            return [_item(value) for value in BatchIn.model_validate(body).uploads], True
+        return [UploadIn.model_validate(body).to_upload()], False
     except ValidationError as error:
         raise validation_problem(error) from None
-    return [item.to_upload() for item in uploads], is_batch
+
+
+def _item(value: Any) -> Item:
+    """One of a batch, which is refused alone if it is no upload."""
+    try:
+        return UploadIn.model_validate(value).to_upload()
+    except ValidationError as error:
+        given = value.get("upload_id") if isinstance(value, dict) else None
+        upload_id = given[:MAX_ID_CHARS] if isinstance(given, str) else None
+        return upload_id, validation_problem(error)
 
 
 def _from_form(form: FormData) -> tuple[list[tuple[UploadIn, UploadFile]], bool]:
@@ -292,14 +317,15 @@ def _from_form(form: FormData) -> tuple[list[tuple[UploadIn, UploadFile]], bool]
     return list(zip(items, pictures, strict=True)), len(ids) > 1
 
 
-Result = tuple[str, Enqueued | ModerationError]
+Result = tuple[str | None, Enqueued | ModerationError | Problem]
 
 
-def _enqueue(found: Services, key: ApiKey, uploads: Sequence[Upload]) -> list[Result]:
-    if len(uploads) > 1:
-        take(found, key, len(uploads) - 1)
-    ids = [upload.upload_id for upload in uploads]
-    return list(zip(ids, found.producer.enqueue_many(uploads), strict=True))
+def _enqueue(found: Services, key: ApiKey, items: Sequence[Item]) -> list[Result]:
+    if len(items) > 1:
+        take(found, key, len(items) - 1)
+    good = [item for item in items if isinstance(item, Upload)]
+    answers = iter(found.producer.enqueue_many(good) if good else ())
+    return [(item.upload_id, next(answers)) if isinstance(item, Upload) else item for item in items]
 
 
 def _enqueue_pictures(
@@ -365,22 +391,27 @@ def picture_name(upload_id: str, data: bytes) -> str:
 def _answer(results: Sequence[Result], is_batch: bool) -> Response:
     if not is_batch:
         upload_id, answer = results[0]
-        if isinstance(answer, ModerationError):
-            return Problem.of(answer).response()
+        if not isinstance(answer, Enqueued):
+            return _problem(answer).response()
         accepted = _accepted(upload_id, answer)
         headers = {"location": str(accepted["href"])}
         return JSONResponse(accepted, accepted["status"], headers)
-    refused = [answer for _, answer in results if isinstance(answer, ModerationError)]
-    problems = [Problem.of(error) for error in refused]
-    if len(refused) == len(results) and all(p.status == 503 for p in problems):
+    problems = [_problem(answer) for _, answer in results if not isinstance(answer, Enqueued)]
+    if len(problems) == len(results) and all(p.status == 503 for p in problems):
         return problems[0].response()
     body = {"results": [_accepted(upload_id, answer) for upload_id, answer in results]}
-    return JSONResponse(body, 207 if refused else 202)
+    return JSONResponse(body, 207 if problems else 202)
 
 
-def _accepted(upload_id: str, answer: Enqueued | ModerationError) -> dict[str, Any]:
-    if isinstance(answer, ModerationError):
-        problem = Problem.of(answer)
+def _problem(error: ModerationError | Problem) -> Problem:
+    return error if isinstance(error, Problem) else Problem.of(error)
+
+
+def _accepted(
+    upload_id: str | None, answer: Enqueued | ModerationError | Problem
+) -> dict[str, Any]:
+    if not isinstance(answer, Enqueued):
+        problem = _problem(answer)
         return {"upload_id": upload_id, "status": problem.status, "error": problem.body()}
     avatar = answer.avatar
     return {

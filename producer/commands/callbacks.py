@@ -1,8 +1,9 @@
-"""`avatarmod callbacks`: how callback endpoints do, enable one again, send one callback again."""
+"""`avatarmod callbacks`: how endpoints do, enable or forget one, send one callback again."""
 
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import time
 
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from producer.audit import audit
 from producer.connect import connect_store
 from producer.endpoints import Endpoint, Endpoints
 from producer.settings import Settings, load_settings
@@ -62,6 +64,28 @@ def enable(name: str) -> None:
     if name not in {endpoint.name for endpoint in endpoints.all()}:
         raise click.ClickException(f"no endpoint {name!r}; see `avatarmod callbacks list`")
     click.echo("enabled" if endpoints.enable(name) else "was not disabled")
+
+
+@callbacks.command()
+@click.argument("name")
+@click.option("--drop", is_flag=True, help="Give up the callbacks that wait for it.")
+def forget(name: str, drop: bool) -> None:
+    """Remove the endpoint NAME of a receiver that is gone; a new callback brings it back."""
+    _, store, endpoints = _open()
+    server = {endpoint.name: endpoint.server for endpoint in endpoints.all()}.get(name)
+    if server is None:
+        raise click.ClickException(f"no endpoint {name!r}; see `avatarmod callbacks list`")
+    done, count = endpoints.forget(name, drop=drop)
+    if not done and drop:
+        raise click.ClickException(f"{name}: {count} callbacks, some under way; try again")
+    if not done:
+        raise click.ClickException(
+            f"{count} callbacks wait for {name} ({server or 'never answered'}); deliver them, or "
+            "give them up with --drop"
+        )
+    outcome = f"{count} callbacks dropped" if count else "done"
+    audit(store, by=getpass.getuser(), action="forget", item=server or name, outcome=outcome)
+    click.echo(f"forgotten: {server or name}" + (f"; {outcome}" if count else ""))
 
 
 @callbacks.command()

@@ -29,13 +29,14 @@ def _row(key: ApiKey, used_at: float | None) -> dict[str, object]:
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
-        "created_at": _iso(key.created_at),
-        "expires_at": _iso(key.expires_at) if key.expires_at else None,
-        "last_used_at": _iso(used_at) if used_at else None,
+        "created_at": iso(key.created_at),
+        "expires_at": iso(key.expires_at) if key.expires_at else None,
+        "last_used_at": iso(used_at) if used_at else None,
     }
 
 
-def _iso(at: float) -> str:
+def iso(at: float) -> str:
+    """Seconds since the epoch as a UTC date and time."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -44,7 +45,7 @@ def _iso(at: float) -> str:
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(list(Scope)),
+    type=click.Choice([str(scope) for scope in Scope]),
     multiple=True,
     help="What it allows; repeat for several. Default: enqueue and read.",
 )

@@ -57,9 +57,14 @@ def mount(app: FastAPI, services: Services, parts: Parts) -> None:
     )
     app.include_router(actions.router)
     app.include_router(pages.router)
+    app.add_api_route("/", _to_the_console, methods=["GET"], include_in_schema=False)
     _serve_static(app)
     _handle_errors(app)
     app.add_middleware(SecurityHeaders)
+
+
+async def _to_the_console() -> Response:
+    return RedirectResponse(PREFIX, 302)
 
 
 def _renderer(parts: Parts) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-import json
 from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from producer.api.gate import Services, address_of, services
+from producer.audit import audit
 from producer.console.parts import Parts
 from producer.console.texts import LANGUAGES, Translator
 from producer.users import Role, Session, Sessions, Users
@@ -33,9 +33,6 @@ COOKIE = "avatarmod_session"
 
 #: Fields of one form; a page of dead letters has up to a hundred boxes.
 MAX_FORM_FIELDS = 300
-
-#: Entries kept of what people did.
-MAX_AUDIT = 10_000
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -104,24 +101,14 @@ class Visit:
 
     def audit(self, action: str, item: str, outcome: str) -> None:
         """Note what somebody did: for the activity page, and in the ledger's stream."""
-        store = self.desk.services.store
-        detail = {"by": self.name, "address": address_of(self.request), "outcome": outcome}
-        entry = {"action": action, "item": item, "at": f"{store.now():.6f}", **detail}
-        pipe = store.redis.pipeline()
-        pipe.xadd(store.key("audit"), entry, maxlen=MAX_AUDIT, approximate=True)  # type: ignore[arg-type]
-        pipe.xadd(
-            store.key("events"),
-            {
-                "kind": "audit",
-                "upload_id": item.rpartition("#")[0] or item,
-                "seq": 0,
-                "from": "",
-                "to": action[:16],
-                "at": entry["at"],
-                "detail": json.dumps(detail),
-            },
+        audit(
+            self.desk.services.store,
+            by=self.name,
+            action=action,
+            item=item,
+            outcome=outcome,
+            address=address_of(self.request),
         )
-        pipe.execute()
 
 
 def desk_of(request: Request) -> Desk:

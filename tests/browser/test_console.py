@@ -217,6 +217,22 @@ def _brightness(page: Page) -> float:
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
 
+@pytest.mark.parametrize("width", [1440, 1200, 1000, 800, 390])
+def test_the_figures_fill_their_rows(open_page: Open, stack: Stack, life: None, width: int) -> None:
+    """Every row of the overview's figures ends at the same edge, and no text is cut."""
+    page = open_page(viewport={"width": width, "height": 900})
+    tiles = page.locator(".figures .tile")
+    expect(tiles).to_have_count(5)
+    boxes = [tiles.nth(n).bounding_box() for n in range(5)]
+    rows: dict[int, float] = {}
+    for box in boxes:
+        assert box is not None
+        rows[round(box["y"])] = box["x"] + box["width"]
+    assert max(rows.values()) - min(rows.values()) < 1
+    for n in range(5):
+        assert tiles.nth(n).evaluate("tile => tile.scrollWidth <= tile.clientWidth")
+
+
 def test_a_phone_shows_every_page_without_sideways_scrolling(
     open_page: Open, stack: Stack, life: None
 ) -> None:

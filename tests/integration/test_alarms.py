@@ -11,11 +11,14 @@ import redis
 from celery import Celery
 from pydantic import SecretStr
 
+from producer.contract import Avatar, AvatarState, Stage
+from producer.dead_letters import DeadLetter, DeadLetters
+from producer.errors import StorageMisconfigured
 from producer.metrics import Recorder
-from producer.store import Store
+from producer.store import Store, Transition
 from tests.support import wait_until
 from worker import alarms, sweeper
-from worker.alarms import AlarmDuty
+from worker.alarms import AlarmDuty, raised
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
 
@@ -92,3 +95,32 @@ def test_a_short_outage_is_nobodys_business(duty: AlarmDuty, told: Told) -> None
         duty.outage(AWAY, seconds)
     wait_until(lambda: len(told.texts) == 2, 5, "told once for each outage")
     assert all("does not answer" in text for text in told.texts)
+
+
+def test_a_missing_key_of_the_image_store_is_an_alarm_until_the_replay(
+    store: Store, duty: AlarmDuty
+) -> None:
+    """What waits in the dead letters for a repair of the configuration says what to repair."""
+    store.submit(Avatar(upload_id="a", state=AvatarState.QUEUED, seq=1), max_backlog=9)
+    avatar = store.get("a")
+    assert avatar is not None
+    error = StorageMisconfigured("bucket 'b' needs keys; set AVATARMOD_S3_ACCESS_KEY_ID")
+    now = store.now()
+    letter = DeadLetter.of("a", Stage.MODERATE, error, attempts=5, first_failed_at=now, now=now)
+    change = Transition(
+        avatar=avatar,
+        to=AvatarState.DEAD,
+        fields={"reason": "attempts_exhausted"},
+        leaves=Stage.MODERATE,
+        detail={},
+        bury=letter.to_dict(),
+    )
+    assert store.advance([change])[0].applied
+    duty()
+    [alarm] = [a for a in raised(store) if a["code"] == "image_store_misconfigured"]
+    assert "set AVATARMOD_S3_ACCESS_KEY_ID" in alarm["message"]
+    assert "dlq replay --error StorageMisconfigured" in alarm["fix"]
+    assert DeadLetters(store, lambda _: "").replay("a", by="test")
+    duty._next_s = 0.0
+    duty()
+    assert "image_store_misconfigured" not in {a["code"] for a in raised(store)}

@@ -13,7 +13,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from producer.contract import AvatarState, Stage
+from producer.contract import AvatarState, Priority, Stage
 from producer.dead_letters import DeadLetters
 from producer.endpoints import Endpoints
 from producer.errors import CallbackFailed, CallbackRefused
@@ -21,7 +21,7 @@ from producer.http_guard import parse_networks
 from producer.metrics import Recorder
 from producer.store import CallbackEntry, Lease, Store, callback_line, endpoint_name
 from tests.integration.servers import Request, Server, serving
-from tests.support import change, claim, events, places, submit, wait_until
+from tests.support import TOKEN, change, claim, events, places, submit, wait_until
 from worker.callback import CallbackSender
 from worker.drain import LineDrain
 from worker.receiver import Receiver
@@ -274,6 +274,36 @@ class TestStep:
         assert desk.letters.is_buried("a#2")
         assert desk.endpoints.open_lines() == {}
         assert desk.endpoints.enable(line.partition(":")[2])
+        assert desk.endpoints.open_lines() == {line: False}
+
+    def test_a_forgotten_endpoint_leaves_nothing_and_may_come_back(
+        self, desk: Desk, server: Server
+    ) -> None:
+        """Not while a callback waits, unless it is given up; a later one is delivered as ever."""
+        line = desk.outbox(f"{server.url}/ok")
+        name = line.partition(":")[2]
+        assert desk.endpoints.forget(name, drop=False) == (False, 1)
+        [lease] = claim(desk.store, line)
+        assert desk.endpoints.forget(name, drop=True) == (False, 1)
+        desk.store.put_back(
+            line, lease.item, token=TOKEN, priority=Priority.NORMAL, delay_s=0.0, fields={}
+        )
+        assert desk.endpoints.forget(name, drop=True) == (True, 1)
+        assert desk.endpoints.all() == []
+        assert desk.store.callback("a#2") is None
+        keys = desk.store.redis.keys(desk.store.key("*"))
+        assert not [key for key in keys if name in str(key)]  # type: ignore[union-attr]
+        desk.once(desk.outbox(f"{server.url}/ok", "b"))
+        assert desk.endpoints.forget(name, drop=False) == (True, 0)
+
+    def test_a_letter_of_a_forgotten_endpoint_can_be_replayed(
+        self, desk: Desk, server: Server
+    ) -> None:
+        """Its line is looked into again."""
+        line = desk.outbox(f"{server.url}/gone")
+        desk.once(line)
+        assert desk.endpoints.forget(line.partition(":")[2], drop=False) == (True, 0)
+        assert desk.letters.replay("a#2", by="ann")
         assert desk.endpoints.open_lines() == {line: False}
 
     def test_a_callback_that_kills_workers_is_quarantined(self, desk: Desk, server: Server) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,21 +12,27 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto.server import ThreadedMotoServer
 
 from producer.errors import (
     ImageMissing,
     ImageTooLarge,
-    InvalidUpload,
+    InsecureAddress,
     ModerationError,
+    PrivateAddress,
+    StorageMisconfigured,
     StorageUnavailable,
 )
-from producer.images import Images
+from producer.images import Images, S3Store
 from producer.settings import Settings, load_settings
 from tests.integration.servers import Request, Server, serving
 from tests.support import FREE_NETWORKS
 
 LIMIT = 1000
+
+#: 100 MB in the body of a redirect.
+BOMB = gzip.compress(b"\0" * 100_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +73,10 @@ def server() -> Iterator[Server]:
         ),
         silent=lambda r: time.sleep(3),
         relative=lambda r: r.answer(302, location="/ok"),
+        bomb=lambda r: r.answer(302, BOMB, content_encoding="gzip", location="/ok"),
         inside=lambda r: r.answer(302, location="http://169.254.169.254/latest/meta-data/"),
         mapped=lambda r: r.answer(302, location="http://[::ffff:10.0.0.1]/"),
+        public=lambda r: r.answer(302, location="http://1.1.1.1/"),
         file=lambda r: r.answer(302, location="file:///etc/passwd"),
         circle=lambda r: r.answer(302, location="/circle"),
     ) as server:
@@ -107,8 +117,9 @@ def test_an_image_is_fetched(images: Images, server: Server, path: str, size: in
         ("slow_headers", StorageUnavailable, "ReadTimeout"),
         ("slow_body", StorageUnavailable, "ReadTimeout|took longer"),
         ("silent", StorageUnavailable, "ReadTimeout"),
-        ("inside", InvalidUpload, r"the private address 169\.254\.169\.254"),
-        ("mapped", InvalidUpload, r"the private address ::ffff:"),
+        ("inside", PrivateAddress, r"169\.254\.169\.254 is a private address"),
+        ("mapped", PrivateAddress, r"::ffff:\S+ is (a|the) private address"),
+        ("public", InsecureAddress, r"1\.1\.1\.1 is to be reached over plain http"),
         ("file", ImageMissing, "UnsupportedProtocol"),
         ("circle", ImageMissing, "TooManyRedirects"),
     ],
@@ -129,13 +140,23 @@ def test_what_a_server_compressed_is_not_unpacked(images: Images, server: Server
     assert len(images.fetch(f"{server.url}/compressed", "a")) == 900
 
 
+def test_the_body_of_a_redirect_is_not_unpacked_either(images: Images, server: Server) -> None:
+    """100 kB that would swell to 100 MB in the worker's memory are left where they are."""
+    tracemalloc.start()
+    try:
+        assert images.fetch(f"{server.url}/bomb", "a") == b"bytes"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_private_address_is_refused_before_anything_is_sent(
     tmp_path: Path, server: Server
 ) -> None:
     """Without the network on the list, the server never hears of it."""
     before = len(server.seen)
     images = Images(load_settings(Settings, data_folder=tmp_path))
-    with pytest.raises(InvalidUpload, match="AVATARMOD_PRIVATE_NETWORKS"):
+    with pytest.raises(PrivateAddress, match="AVATARMOD_PRIVATE_NETWORKS"):
         images.fetch(f"{server.url}/ok", "a")
     images.close()
     assert len(server.seen) == before
@@ -206,6 +227,39 @@ class TestS3:
         assert images.fetch("s3://avatars/pic?1#2", "x") == b"mine"
         assert images.fetch("", "user/1") == b"default"
         images.close()
+
+    def test_missing_keys_are_a_fault_of_the_configuration(
+        self, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What to set is said; it is not taken for a server that does not answer."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        settings = load_settings(
+            Settings, data_folder=tmp_path, image_store="s3://avatars", s3_endpoint_url=endpoint
+        )
+        images = Images(settings)
+        for act in (
+            lambda: images.fetch("s3://b/x", "x"),
+            lambda: images.put("a", b"x"),
+            lambda: images.remove("a"),
+        ):
+            with pytest.raises(StorageMisconfigured, match="set AVATARMOD_S3_ACCESS_KEY_ID"):
+                act()
+        images.close()
+
+    def test_refused_keys_are_a_fault_of_the_configuration(self) -> None:
+        """The service's own word for it is kept."""
+        client = boto3.client(
+            "s3", region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
+        )
+        with Stubber(client) as stub:
+            stub.add_client_error("get_object", "SignatureDoesNotMatch", http_status_code=403)
+            with pytest.raises(StorageMisconfigured, match=r"refuses our keys \(SignatureDoes"):
+                S3Store(client, "b", max_bytes=LIMIT).fetch("x")
+        client.close()
 
     def test_troubles_have_their_outcome(self, settings: Settings, bucket: Any) -> None:
         """Too large, no such bucket, nobody there."""

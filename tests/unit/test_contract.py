@@ -6,6 +6,7 @@ import dataclasses
 import json
 import string
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,9 +137,31 @@ def test_an_opinion_without_labels_is_read() -> None:
 ALLOWED = string.ascii_letters + string.digits + "._:@/-"
 
 
-@given(st.text(ALLOWED, min_size=1, max_size=200))
+@given(
+    st.text(ALLOWED, min_size=1, max_size=200).filter(
+        lambda text: not {".", ".."} & set(text.split("/"))
+    )
+)
 def test_a_good_id_is_returned_unchanged(upload_id: str) -> None:
-    """Every string of 1 to 200 allowed characters is an id."""
+    """Every string of 1 to 200 allowed characters is an id, and so is the path of its verdict."""
+    assert check_upload_id(upload_id) == upload_id
+    path = f"/v1/avatars/{upload_id}"
+    assert httpx.URL("http://api.example").join(path).path == path
+
+
+@pytest.mark.parametrize(
+    "upload_id", [".", "..", "../etc/passwd", "../../x", "a/../b", "a/..", "./a", "a/./b", "/.."]
+)
+def test_an_id_that_http_clients_would_fold_is_refused(upload_id: str) -> None:
+    """`/v1/avatars/../../x` would reach the server as `/x`."""
+    with pytest.raises(InvalidUpload, match="no part between slashes may be") as caught:
+        check_upload_id(upload_id)
+    assert caught.value.field == "upload_id"
+
+
+@pytest.mark.parametrize("upload_id", ["...", ".a", "a..b", "..a/b..", "a/.b", "/a", "a//b/"])
+def test_other_dots_and_slashes_stay_allowed(upload_id: str) -> None:
+    """Only a whole part of one or two dots has a meaning of its own."""
     assert check_upload_id(upload_id) == upload_id
 
 
@@ -146,7 +169,7 @@ def test_a_good_id_is_returned_unchanged(upload_id: str) -> None:
 def test_any_other_character_is_refused(upload_id: str) -> None:
     """Also a line end at the end, which a careless pattern lets through."""
     for bad in (upload_id, upload_id + "\n"):
-        with pytest.raises(InvalidUpload, match="is not valid: use 1 to 200") as caught:
+        with pytest.raises(InvalidUpload, match=r"is not valid: (use 1 to 200|no part)") as caught:
             check_upload_id(bad)
         assert caught.value.field == "upload_id"
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.contract import UPLOAD_ID_PATTERN
-from producer.errors import ImageMissing, ImageTooLarge, InvalidUpload, StorageUnavailable
+from producer.errors import (
+    ImageMissing,
+    ImageTooLarge,
+    InsecureAddress,
+    InvalidUpload,
+    PrivateAddress,
+    StorageUnavailable,
+)
+from producer.http_guard import parse_networks
 from producer.images import FolderStore, check_image_reference, default_name
 
 
@@ -23,7 +31,6 @@ from producer.images import FolderStore, check_image_reference, default_name
         "..a/..b",
         "s3://bucket/key with space?#.png",
         "https://example.org/a.png?signature=x%2F",
-        "http://example.org",
         "名前.png",
         "x" * 2000,
     ],
@@ -53,6 +60,8 @@ def test_a_good_reference_is_returned_unchanged(reference: str) -> None:
         ("s3:///key", "is incomplete"),
         ("https://", "is incomplete"),
         ("https:///a.png", "is incomplete"),
+        ("https://[::1", "is no address"),
+        ("https://example.org:99999/a.png", "is no address"),
     ],
 )
 def test_a_bad_reference_is_refused_at_once(reference: str, words: str) -> None:
@@ -60,6 +69,55 @@ def test_a_bad_reference_is_refused_at_once(reference: str, words: str) -> None:
     with pytest.raises(InvalidUpload, match=words) as caught:
         check_image_reference(reference)
     assert caught.value.field == "image"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "169.254.169.254",
+        "10.1.2.3:8080",
+        "user@192.168.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "[::1]",
+        "[::ffff:10.0.0.1]",
+        "[fe80::1]",
+        "localhost",
+        "any.localhost",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_private_address_is_refused_at_once(scheme: str, host: str) -> None:
+    """However it is written; the setting that would allow it is named."""
+    with pytest.raises(InvalidUpload, match=r"private address|no address") as caught:
+        check_image_reference(f"{scheme}://{host}/a.png", parse_networks(["10.9.0.0/16"]))
+    assert caught.value.field == "image"
+    if isinstance(caught.value, PrivateAddress):
+        assert "AVATARMOD_PRIVATE_NETWORKS" in str(caught.value)
+
+
+def test_an_allowed_network_may_be_named() -> None:
+    """With and without TLS; the other private networks stay closed."""
+    allowed = parse_networks(["10.9.0.0/16", "127.0.0.0/8"])
+    for url in ("http://10.9.1.1/a", "https://10.9.1.1/a", "http://localhost:8000/a"):
+        assert check_image_reference(url, allowed) == url
+    with pytest.raises(PrivateAddress):
+        check_image_reference("http://10.8.1.1/a", allowed)
+
+
+def test_plain_http_is_for_allowed_networks() -> None:
+    """Nowhere without one; with one a name may lie there, a public address cannot."""
+    allowed = parse_networks(["10.9.0.0/16"])
+    for url, networks in (
+        ("http://example.org/a.png", ()),
+        ("http://1.1.1.1/a.png", ()),
+        ("http://1.1.1.1/a.png", allowed),
+    ):
+        with pytest.raises(InsecureAddress, match="plain http; use https://"):
+            check_image_reference(url, networks)
+    assert check_image_reference("http://pictures.internal/a", allowed)
 
 
 @given(

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from producer.contract import Region
+from producer.contract import Region, is_upload_id
 from producer.enqueue import Producer
 from producer.errors import ConfigurationError
 from producer.images import Images
@@ -148,8 +148,14 @@ def list_source(settings: WorkerSettings, source: str, prefix: str) -> Iterator[
     """Every picture of a source.
 
     Raises:
-        ConfigurationError: there is no such source, or the CSV lacks its column.
+        ConfigurationError: there is no such source, the CSV lacks its column, or no id can begin
+            with the prefix.
     """
+    if not is_upload_id(prefix + "x"):
+        raise ConfigurationError(
+            f"--id-prefix {prefix[:80]!r} cannot begin an upload id: use A-Z a-z 0-9 . _ : @ / - "
+            "and no part . or .. between slashes"
+        )
     if source.startswith("s3://"):
         yield from _list_s3(settings, source, prefix)
     elif Path(source).is_dir():

@@ -118,7 +118,7 @@ def open_dataset(
     type=click.Path(exists=True, path_type=Path),
     help="Policy file instead of the one in use.",
 )
-@click.option("--region", type=click.Choice(list(Region)), help="Whose cut-offs apply.")
+@click.option("--region", type=click.Choice([str(r) for r in Region]), help="Whose cut-offs apply.")
 @click.option(
     "--html",
     "html_file",

@@ -389,9 +389,17 @@ def test_a_backfill_of_a_long_path_can_be_named(settings: WorkerSettings, tmp_pa
     assert CliRunner().invoke(backfill, ["--pause", "--name", row["name"]]).exit_code == 0
 
 
+def test_a_prefix_that_no_id_can_have_is_refused(settings: WorkerSettings, tmp_path: Path) -> None:
+    """Before anything is listed, rather than once for each picture."""
+    for prefix in ("../", "a b/", "/./"):
+        with pytest.raises(ConfigurationError, match="cannot begin an upload id"):
+            list(list_source(settings, str(tmp_path), prefix))
+
+
 def test_ids_are_readable_where_they_can_be() -> None:
     """A path with characters that an id may not have becomes a hash; times are for people."""
     assert item_id("u/", "a/1.png") == "u/a/1.png"
     assert item_id("u/", "头像.png").startswith("u/")
     assert len(item_id("u/", "头像.png")) == 34
+    assert len(item_id("u/", "a/../b.png")) == 34
     assert [duration(s) for s in (40, 700, 11_100)] == ["40 s", "12 min", "3 h 05 min"]

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.integration.servers import serving
 from tests.integration.web.conftest import Serve, Stack, show_worker, store_of, with_key
 from worker.samples import encode, identicon, landscape, png_bomb, transparent_badge
 
@@ -47,7 +48,7 @@ def test_a_gray_picture_is_answered_at_once(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
-        (b"", 422, "damaged"),
+        (b"", 422, "empty"),
         (LANDSCAPE[:2000], 422, "damaged"),
         (png_bomb(), 422, "too_many_pixels"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported"),
@@ -75,6 +76,13 @@ def test_pict_rs_hears_200_or_406(stack: Stack, data: bytes, status: int) -> Non
         trust_env=False,
     )
     assert answer.status_code == status
+
+
+def test_an_empty_body_is_called_empty(client: TestClient) -> None:
+    """Not a damaged picture: there is none; no worker is asked."""
+    answer = client.post("/v1/validate", content=b"", headers={"content-type": "image/png"})
+    assert (answer.status_code, answer.json()["code"]) == (406, "empty")
+    assert "body is empty" in answer.json()["detail"]
 
 
 def test_without_a_model_the_answer_is_503(client: TestClient) -> None:
@@ -131,9 +139,13 @@ def test_a_running_instance_is_ready(stack: Stack) -> None:
 def test_an_image_address_in_a_private_network_is_not_fetched(
     client: TestClient, stack: Stack
 ) -> None:
-    """A reference to the cloud's metadata address is refused when the worker resolves it."""
-    with stack.http() as http:
-        body = {"upload_id": "ssrf-1", "image": "http://169.254.169.254/latest/meta-data/"}
+    """The cloud's metadata address is refused at once, and when the worker is led there."""
+    inside = "http://169.254.169.254/latest/meta-data/"
+    away = serving(inside=lambda request: request.answer(302, location=inside))
+    with stack.http() as http, away as server:
+        refused = http.post("/v1/uploads", json={"upload_id": "ssrf-1", "image": inside})
+        body = {"upload_id": "ssrf-2", "image": f"{server.url}/inside"}
         assert http.post("/v1/uploads", json=body).status_code == 202
-        data = http.get("/v1/avatars/ssrf-1?wait=20").json()["data"]
-    assert (data["state"], data["reason"]) == ("rejected", "invalid_upload")
+        data = http.get("/v1/avatars/ssrf-2?wait=20").json()["data"]
+    assert (refused.status_code, refused.json()["code"]) == (422, "private_address")
+    assert (data["state"], data["reason"]) == ("rejected", "private_address")

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from producer.console import actions, pages
 from producer.console.texts import REASONS, ZH
 from producer.console.visit import PREFIX, ROLE
-from producer.contract import AvatarState, Stage
+from producer.contract import Avatar, AvatarState, Stage
 from producer.dead_letters import DeadLetter
 from producer.store import Store, Transition
 from producer.users import Role, Users
@@ -474,6 +474,25 @@ def test_a_hundred_thousand_records_do_not_slow_a_list(console: TestClient) -> N
         answer = console.get("/console" + path)
         assert answer.status_code == 200
         assert answer.elapsed.total_seconds() < 3
+
+
+def test_the_scale_says_whose_cut_offs_it_shows(console: TestClient) -> None:
+    """Where nobody asked for the style, both kinds of pictures had the same answer."""
+    store, said = store_of(console), {"photo": "for photos", "drawn": "for drawings"}
+    sign_in(console, "viewer")
+    for style, words in {**said, "": "for photos; the style made no difference"}.items():
+        upload_id = f"story-{style}"
+        store.submit(Avatar(upload_id=upload_id, state=AvatarState.QUEUED, seq=1), max_backlog=99)
+        decide(store, upload_id, style=style)
+        text = console.get(f"/console/uploads/{upload_id}").text
+        assert re.search(f" {words}</span>", text)
+        assert "<dt>Raw score</dt>" in text
+
+
+def test_the_bare_address_leads_to_the_console(console: TestClient) -> None:
+    """Whoever opens the address that `avatarmod up` prints is not told 404."""
+    answer = console.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/console")
 
 
 def test_every_sentence_is_translated() -> None:

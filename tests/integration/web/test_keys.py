@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
 import statistics
@@ -9,14 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 from producer import keys
 from producer.access import ensure_access
+from producer.commands.callbacks import callbacks
+from producer.commands.keys import list_keys
+from producer.commands.users import list_users
 from producer.errors import ConfigurationError
 from producer.keys import ApiKeys, Rates, Scope, make_token
 from producer.users import Users
-from tests.integration.web.conftest import Serve, store_of, with_key
+from tests.integration.web.conftest import Serve, decide, store_of, with_key
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 CALLS = [
     ("POST", "/v1/uploads", Scope.ENQUEUE),
@@ -191,3 +198,35 @@ def test_the_first_start_makes_one_key_and_one_password(serve: Serve, tmp_path: 
     assert ApiKeys(store).check(first.api_key)
     assert Users(store).check("admin", first.password)
     assert first.api_key not in repr(first)
+
+
+def test_users_and_keys_are_listed_with_times_of_one_form(
+    client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that reads one list reads the other."""
+    monkeypatch.setenv("AVATARMOD_REDIS_URL", redis_url)
+    Users(store_of(client)).save("ann", "viewer", "correct horse battery")
+    for command in (list_users, list_keys):
+        [row] = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
+        assert TIME.fullmatch(row["created_at"])
+
+
+def test_an_endpoint_is_forgotten_from_the_command_line(
+    client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused while a callback waits; with --drop it goes, and the activity says by whom."""
+    monkeypatch.setenv("AVATARMOD_REDIS_URL", redis_url)
+    store = store_of(client)
+    client.post("/v1/uploads", json={"upload_id": "a"})
+    decide(store, "a")
+    store.resend("a", "http://gone.example/hook")
+    [name] = store.endpoints()
+
+    refused = CliRunner().invoke(callbacks, ["forget", name])
+    assert (refused.exit_code, "1 callbacks wait" in refused.output) == (1, True)
+    assert CliRunner().invoke(callbacks, ["forget", "nobody"]).exit_code == 1
+    done = CliRunner().invoke(callbacks, ["forget", name, "--drop"])
+    assert (done.exit_code, store.endpoints()) == (0, [])
+    [(_, entry)] = store.redis.xrange(store.key("audit"))  # type: ignore[misc, union-attr]
+    assert (entry["action"], entry["by"]) == ("forget", getpass.getuser())
+    assert entry["outcome"] == "1 callbacks dropped"

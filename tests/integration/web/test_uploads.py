@@ -60,6 +60,26 @@ def test_a_batch_gives_each_upload_its_own_answer(client: TestClient) -> None:
     assert store_of(client).open_counts()["queued"] == 99
 
 
+def test_a_malformed_item_is_refused_alone(client: TestClient) -> None:
+    """Its problem has a code and the field; what stands beside it is accepted."""
+    uploads = [{"upload_id": "j1"}, {"upload_id": "j 2"}, 7, {"upload_id": 3}, {"upload_id": "j5"}]
+    answer = client.post("/v1/uploads", json={"uploads": uploads})
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [r["upload_id"] for r in results] == ["j1", "j 2", None, None, "j5"]
+    assert [r["status"] for r in results] == [202, 422, 422, 422, 202]
+    errors = [r["error"] for r in results if r["status"] == 422]
+    assert [e.get("field") for e in errors] == ["upload_id", None, "upload_id"]
+    assert {e["code"] for e in errors} == {"invalid_request"}
+    assert store_of(client).open_counts()["queued"] == 2
+
+
+def test_a_batch_of_malformed_items_is_answered_item_by_item(client: TestClient) -> None:
+    """Also when none is accepted."""
+    answer = client.post("/v1/uploads", json={"uploads": [{"upload_id": "a b"}, {}]})
+    assert (answer.status_code, len(answer.json()["results"])) == (207, 2)
+
+
 def test_more_than_a_hundred_at_once_are_refused(client: TestClient) -> None:
     """101 uploads in one request answer 422 and none is accepted."""
     uploads = [{"upload_id": f"u{n}"} for n in range(101)]
@@ -110,12 +130,15 @@ def test_an_upload_without_its_file_is_refused(client: TestClient) -> None:
         ({"upload_id": "<script>alert(1)</script>"}, "upload_id"),
         ({"upload_id": "x" * 201}, "upload_id"),
         ({"upload_id": 17}, "upload_id"),
+        ({"upload_id": "../../x"}, "upload_id"),
         ({}, "upload_id"),
         ({"upload_id": "a", "image": "../x"}, "image"),
         ({"upload_id": "a", "image": "/etc/passwd"}, "image"),
         ({"upload_id": "a", "image": "file:///etc/passwd"}, "image"),
         ({"upload_id": "a", "image": "gopher://x/"}, "image"),
         ({"upload_id": "a", "image": "x\ny"}, "image"),
+        ({"upload_id": "a", "image": "https://127.0.0.1/x"}, "image"),
+        ({"upload_id": "a", "image": "http://example.org/x"}, "image"),
         ({"upload_id": "a", "region": "mars"}, "region"),
         ({"upload_id": "a", "priority": "urgent"}, "priority"),
         ({"upload_id": "a", "callback_url": "http://169.254.169.254/"}, "callback_url"),
@@ -135,6 +158,20 @@ def test_what_is_wrong_is_named(serve: Serve, body: dict[str, object], field: st
     assert problem["field"] == field
     assert set(problem) == {"type", "title", "status", "detail", "code", "field"}
     assert store_of(client).open_counts()["queued"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([], "body: should be an object"),
+        (17, "body: should be an object"),
+        ({"uploads": {}}, "uploads: Input should be a valid list"),
+    ],
+)
+def test_no_names_of_our_classes_are_told(client: TestClient, body: object, detail: str) -> None:
+    """What is wrong with the body is said in JSON's words."""
+    answer = client.post("/v1/uploads", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (422, detail)
 
 
 def test_allowed_callbacks_are_kept(serve: Serve) -> None:
@@ -257,4 +294,5 @@ def test_unknown_and_malformed_ids_differ(client: TestClient) -> None:
     assert client.get("/v1/avatars/nobody").json()["code"] == "unknown_upload"
     assert client.get("/v1/avatars/nobody").status_code == 404
     assert client.get("/v1/avatars/a%20b").status_code == 422
+    assert client.get("/v1/avatars/a/%2e%2e/b").status_code == 422
     assert client.get("/v1/avatars/a%0d%0ax").status_code == 404
