@@ -137,7 +137,8 @@ class BackfillFile:
     def sample(self, count: int) -> list[Item]:
         """Items spread evenly over the list."""
         total = sum(self.counts().values())
-        numbers = sorted({1 + total * n // count for n in range(min(count, total))})
+        count = min(count, total)
+        numbers = [1 + total * n // count for n in range(count)]
         marks = ",".join("?" * len(numbers))
         rows = self._db.execute(
             f"SELECT upload_id, image, region FROM items WHERE number IN ({marks})",

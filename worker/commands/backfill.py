@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,13 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from producer.contract import Region, Verdict, is_upload_id
+from producer.contract import Region, is_upload_id
 from producer.enqueue import Producer
-from producer.errors import ConfigurationError, InvalidInput, ModerationError
+from producer.errors import ConfigurationError
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.settings import load_settings
-from worker.accuracy import Rate
 from worker.backfill import (
     Backfill,
     BackfillFile,
@@ -294,55 +292,22 @@ def duration(seconds: float) -> str:
 # -- dry run -------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What a sample says about the whole; `gray` with its 95 % interval.
-
-    Args:
-        routes: where gray pictures go and at what price, in words.
-        yuan_per_1000: that price, the sample's regions weighted.
-    """
-
-    total: int
-    sampled: int
-    verdicts: dict[str, int]
-    seconds_per_picture: float
-    gray: Rate
-    routes: tuple[str, ...]
-    yuan_per_1000: float
-
-    @property
-    def duration_s(self) -> float:
-        """With one worker like this process and nothing else to do."""
-        return self.total * self.seconds_per_picture
-
-    @property
-    def cost_yuan(self) -> tuple[float, float, float]:
-        """(expected, low, high) at the providers of the pictures' regions."""
-        low, high = self.gray.interval
-        price = self.total * self.yuan_per_1000 / 1000
-        return (self.gray.value or 0.0) * price, low * price, high * price
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        expected, low, high = self.cost_yuan
-        return {
-            "total": self.total,
-            "sampled": self.sampled,
-            "verdicts": self.verdicts,
-            "seconds_per_picture": round(self.seconds_per_picture, 5),
-            "duration_s": round(self.duration_s, 1),
-            "gray": self.gray.to_json(),
-            "routes": list(self.routes),
-            "cost_yuan": {"expected": expected, "low": low, "high": high},
-        }
-
-
 def _dry_run(
     settings: WorkerSettings, file: BackfillFile, source: str, count: int, as_json: bool
 ) -> None:
-    items = file.sample(count)
-    found = forecast(settings, source, items, sum(file.counts().values()))
+    from worker.forecast import forecast
+
+    root, images = Path(source), Images(settings)
+    start = f"backfill/{_slug(str(root))}/"
+
+    def read(item: Item) -> bytes:
+        local = root / item.image.removeprefix(start)
+        if root.is_dir() and local.is_file():
+            return local.read_bytes()
+        return images.fetch(item.image, item.upload_id)
+
+    found = forecast(settings, file.sample(count), sum(file.counts().values()), read)
+    images.close()
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
@@ -355,49 +320,6 @@ def _dry_run(
     )
     click.echo(f"gray: {found.gray}; {expected:.2f} yuan for providers ({low:.2f} to {high:.2f})")
     click.echo(f"money at {'; '.join(found.routes)}")
-
-
-def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total: int) -> Forecast:
-    """Score a sample here and now, as a worker would."""
-    from worker.bundle import Bundle
-    from worker.policy import load_policy
-    from worker.route_prices import route_price, routes
-    from worker.scoring import Scorer
-
-    policy, images = load_policy(settings.policy_file), Images(settings)
-    bundle = Bundle.load(settings.bundle, settings.models_folder)
-    root, verdicts, regions = Path(source), Counter[str](), Counter[str]()
-    start = f"backfill/{_slug(str(root))}/"
-    with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
-        began_s = None
-        for item in items:
-            try:
-                regions[item.region] += 1
-                local = root / item.image.removeprefix(start)
-                is_local = root.is_dir() and local.is_file()
-                data = local.read_bytes() if is_local else images.fetch(item.image, item.upload_id)
-                region = Region(item.region) if item.region else settings.default_region
-                judged = scorer.score(data).judge(bundle.calibration, policy, region)
-                verdicts[str(judged.verdict if judged else Verdict.APPROVED)] += 1
-            except InvalidInput:
-                verdicts["rejected"] += 1
-            except ModerationError as error:
-                verdicts[error.code] += 1
-            # The first picture pays for loading the model.
-            began_s = began_s or time.monotonic()
-        spent_s = time.monotonic() - (began_s or time.monotonic())
-    images.close()
-    ways = routes(settings, regions)
-    sampled = sum(verdicts.values())
-    return Forecast(
-        total=total,
-        sampled=sampled,
-        verdicts=dict(verdicts),
-        seconds_per_picture=spent_s / max(sampled - 1, 1),
-        gray=Rate(verdicts[str(Verdict.GRAY)], sampled),
-        routes=tuple(map(str, ways)),
-        yuan_per_1000=route_price(ways),
-    )
 
 
 # -- others --------------------------------------------------------------------------------------

@@ -214,6 +214,13 @@ def test_refused_items_do_not_stop_the_rest(
         assert file.outcomes() == {"approved": 1, "invalid_upload": 2}
 
 
+def test_a_sample_is_spread_and_holds_all_of_a_short_list(tmp_path: Path) -> None:
+    """More asked for than there is: everything."""
+    with a_file(tmp_path, 10) as file:
+        assert len(file.sample(200)) == len(file.sample(10)) == 10
+        assert [item.upload_id for item in file.sample(2)] == ["old/00000", "old/00005"]
+
+
 def test_only_one_process_runs_a_backfill(tmp_path: Path) -> None:
     """The second is told so."""
     with (
@@ -266,6 +273,8 @@ def test_a_dry_run_tells_time_and_money(
     assert cost["low"] <= cost["expected"] <= cost["high"]
     assert not accepted(store)
     assert CliRunner().invoke(backfill, ["--status"]).output == "no backfills\n"
+    one = CliRunner().invoke(backfill, [str(folder), "--dry-run", "--sample", "1", "--json"])
+    assert json.loads(one.stdout)["duration_s"] > 0
 
 
 def test_a_bucket_is_listed_page_by_page(
