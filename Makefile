@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help run test test-export lint types bench chaos
+.PHONY: help run test test-export lint types audit bench chaos
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,11 @@ lint: $(VENV)/.installed-dev ## Check style and format
 
 types: $(VENV)/.installed-dev ## Check types
 	@$(BIN)/mypy
+
+# Strict: a package that the service does not know is an error, not a package without faults.
+audit: $(VENV)/.installed-dev ## Ask PyPI for known vulnerabilities of what is installed
+	@$(BIN)/pip freeze --exclude-editable 2>/dev/null | $(BIN)/pip-audit --strict --disable-pip --no-deps \
+		--progress-spinner off --requirement /dev/stdin $(ARGS)
 
 bench: $(VENV)/.installed-dev ## Measure the engine on one core
 	@$(BIN)/python benchmarks/engine.py $(ARGS)

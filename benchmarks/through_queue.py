@@ -190,8 +190,9 @@ def _server(folder: Path) -> Iterator[EmbeddedValkey]:
 class Bench:
     """A producer and a moderating loop in this process, on a Valkey of their own."""
 
-    def __init__(self, server: EmbeddedValkey, folder: Path) -> None:
+    def __init__(self, server: EmbeddedValkey, folder: Path, callback_url: str = "") -> None:
         self._server = server
+        self._callback_url = callback_url
         self._settings = load_settings(
             WorkerSettings, redis_url=server.url, data_folder=folder, max_backlog=1_000_000
         )
@@ -349,7 +350,7 @@ class Bench:
         settings = self._settings
         return ModerateDrain(
             store=self._store,
-            outcomes=Outcomes(self._store, "", Recorder()),
+            outcomes=Outcomes(self._store, self._callback_url, Recorder()),
             fetch=fetch,
             decoder=decoder,
             engine=engine,

@@ -78,7 +78,8 @@ install_code() {
     install -d -m 0755 "$PREFIX/releases"
     say "Installing packages into $new (a few minutes) ..."
     python3 -m venv "$new"
-    if ! "$new/bin/pip" install --quiet --disable-pip-version-check "$source_folder[$extras]"; then
+    if ! "$new/bin/pip" install --quiet --disable-pip-version-check --use-pep517 \
+        "$source_folder[$extras]"; then
         rm -rf "$new"
         fail "pip could not install; nothing was changed"
     fi

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import redis
@@ -194,27 +194,33 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        _fail(error.format_message(), error.exit_code)
     except ConfigurationError as error:
-        click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
-        sys.exit(2)
+        _fail(str(error), 2)
     except ModerationError as error:
-        click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
-        sys.exit(1)
+        _fail(str(error), 1)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("producer", "worker", "scripts"):
             raise
-        problem = f"the Python package {error.name!r} is missing; install it with: "
-        click.echo(
-            f"{click.style('error:', fg='red')} {problem}pip install 'avatar-moderation[all]'",
-            err=True,
-        )
-        sys.exit(2)
+        hint = "install it with: pip install 'avatar-moderation[all]'"
+        _fail(f"the Python package {error.name!r} is missing; {hint}", 2)
     except redis.RedisError as error:
-        problem = f"Redis stopped answering ({type(error).__name__}); see `avatarmod doctor`"
-        click.echo(f"{click.style('error:', fg='red')} {problem}", err=True)
+        _fail(f"Redis stopped answering ({type(error).__name__}); see `avatarmod doctor`", 1)
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; Python must not complain while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

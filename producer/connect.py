@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
 from producer.contract import TASK_NAMES, Stage
 from producer.errors import ConfigurationError
@@ -31,8 +31,13 @@ SOCKET_TIMEOUT_S = 5.0
 #: Seconds; a host that does not accept a connection within this is treated as gone.
 CONNECT_TIMEOUT_S = 3.0
 
-#: Time limits of connections to Sentinels; without them a frozen one would hold its asker for ever.
-SENTINEL_LIMITS = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+#: Limits of connections to Sentinels. Without times a frozen one would hold its asker for ever, and
+#: redis-py's own ten retries would hold it for eleven seconds; the next Sentinel is asked instead.
+SENTINEL_LIMITS: dict[str, Any] = {
+    "socket_timeout": 1.0,
+    "socket_connect_timeout": 1.0,
+    "retry": Retry(NoBackoff(), 0),
+}
 
 
 def instance_file(data_folder: Path) -> Path:
@@ -104,8 +109,24 @@ def redis_client(url: str) -> redis.Redis:
         password=place.password,
         **options,
     )
-    client: redis.Redis = sentinel.master_for(place.master)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        place.master, connection_class=MasterConnection
+    )
     return client
+
+
+class MasterConnection(SentinelManagedConnection):
+    """A connection that asks the Sentinels for the master whenever it is made anew.
+
+    redis-py's own asks only before its first command; when it breaks in the middle of one, it tries
+    the old address again and again, for most of a minute where that host is cut off.
+    """
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As the base class, but after asking."""
+        if self._sock is None:
+            self.connect()  # type: ignore[no-untyped-call]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +275,8 @@ def make_celery(settings: Settings, redis_url: str) -> Celery:
             "socket_timeout": SOCKET_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            # A worker whose broker's host was cut off hears no doorbell for so long.
+            "health_check_interval": 5,
             "retry_on_timeout": False,
             "unacked_mutex_expire": 15,
             **options,

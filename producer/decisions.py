@@ -20,6 +20,9 @@ DECIDABLE = frozenset(AvatarState) - {AvatarState.REJECTED}
 #: The stage that an undecided state waits in.
 STAGE_OF = {AvatarState.QUEUED: Stage.MODERATE, AvatarState.REVIEWING: Stage.REVIEW}
 
+#: Reason of an upload whose decision was taken back; the ledger's labels know it by this.
+UNDONE = "undone"
+
 #: How often a decision is tried again when a worker changes the record at the same moment.
 TRIES = 5
 
@@ -78,7 +81,7 @@ class Decisions:
             if avatar.state == AvatarState.HELD:
                 return None
             return self._transition(
-                avatar, AvatarState.HELD, {"decided_by": "", "reason": "undone"}, by
+                avatar, AvatarState.HELD, {"decided_by": "", "reason": UNDONE}, by
             )
 
         avatar = self._advance(upload_id, change)

@@ -273,16 +273,16 @@ def guarded_client(
     *,
     allowed: Sequence[IPNetwork] = (),
     timeout_s: float,
-    follow_redirects: bool = False,
     tls_in_public: bool = False,
     keep_alive: int = 0,
 ) -> httpx.Client:
     """An HTTP client for addresses that a user chose; proxies of the environment are ignored.
 
+    It follows no redirect: a caller that does reads none of its body, which may be endless.
+
     Args:
         allowed: private networks that may be reached all the same.
         timeout_s: for a whole request; a redirect starts a new one.
-        follow_redirects: at most three times, each hop checked.
         tls_in_public: see `GuardedTransport`.
         keep_alive: see `GuardedTransport`.
     """
@@ -291,8 +291,7 @@ def guarded_client(
             allowed, total_s=timeout_s, tls_in_public=tls_in_public, keep_alive=keep_alive
         ),
         timeout=timeout_s,
-        follow_redirects=follow_redirects,
-        max_redirects=3,
+        follow_redirects=False,
         trust_env=False,
         headers={"user-agent": "avatar-moderation"},
     )

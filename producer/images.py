@@ -55,6 +55,9 @@ RECEIVED = "received"
 #: Source: Amazon S3 API reference, list of error codes.
 BAD_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 
+#: Redirects that are followed on the way to a picture.
+MAX_REDIRECTS = 3
+
 
 def check_image_reference(reference: str, allowed: Sequence[IPNetwork] = ()) -> str:
     """Return the reference unchanged.
@@ -281,7 +284,6 @@ class Images:
         self._http = guarded_client(
             allowed=parse_networks(settings.private_networks),
             timeout_s=settings.image_timeout_s,
-            follow_redirects=True,
             tls_in_public=True,
         )
         self._default = self._open_default(settings.image_folder)
@@ -326,7 +328,8 @@ class Images:
         try:
             # As it is stored: what a server compressed is no picture, and may be a bomb.
             headers = {"accept-encoding": "identity"}
-            with self._http.stream("GET", url, headers=headers) as answer:
+            request = self._http.build_request("GET", url, headers=headers)
+            with contextlib.closing(self._follow(request)) as answer:
                 if answer.status_code in (404, 410):
                     raise ImageMissing(f"{host} answers {answer.status_code}")
                 if answer.status_code != 200:
@@ -342,6 +345,19 @@ class Images:
             raise ImageMissing(f"{host}: {type(error).__name__}") from error
         except httpx.HTTPError as error:
             raise StorageUnavailable(f"{host} does not answer: {type(error).__name__}") from error
+
+    def _follow(self, request: httpx.Request) -> httpx.Response:
+        """The answer at the end of at most three redirects, not read yet.
+
+        httpx, asked to follow, would read and unpack the whole body of each redirect.
+        """
+        for _ in range(1 + MAX_REDIRECTS):
+            answer = self._http.send(request, stream=True)
+            if answer.next_request is None:
+                return answer
+            answer.close()
+            request = answer.next_request
+        raise httpx.TooManyRedirects("too many redirects", request=request)
 
     def _read_limited(self, answer: httpx.Response, deadline: float) -> bytes:
         body = bytearray()

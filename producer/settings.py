@@ -341,7 +341,7 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
         for problem in error.errors(include_input=False, include_url=False):
             name = ENV_PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
-            lines.append(f"{name}: {problem['msg']}{_hint(field)}")
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{_hint(field)}")
         raise ConfigurationError(
             "these settings cannot be used:\n  " + "\n  ".join(lines)
         ) from None

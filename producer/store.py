@@ -21,7 +21,7 @@ Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cl
     workers                     hash    process -> its last sign of life (JSON)
     replicated                  string  written before each wait for replicas
     bell:<stage>                string  a doorbell message is on its way; two seconds
-    verdict:<sha256>:<...>      string  what the model said of this content; `record_ttl_s`
+    verdict:<sha256>:<...>      string  what was judged of this content so; `record_ttl_s`
     overrule:<sha256>           string  what an operator said of this content; for ever
 
 A *line* is a stage's name, or `callback:<endpoint>`: one slow endpoint cannot hold the others.

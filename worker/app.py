@@ -107,7 +107,8 @@ class Worker:
         if engine.keeps_memory:
             unmap_large_blocks()
         self.facts |= {**engine.description, "policy": policy.version}
-        decoder = self._make_decoder(bundle.input)
+        options = self._view_options(bundle.input)
+        decoder = Decoder(self._decode_limits(), options)
         style = StyleHead()
         drain = ModerateDrain(
             store=self.store,
@@ -125,6 +126,7 @@ class Worker:
                 lease_s=settings.lease_s,
                 fetch_threads=settings.fetch_threads,
                 bundle_id=bundle.id,
+                views_id=options.id,
             ),
         )
         self._closers += [drain.close, decoder.close]
@@ -172,7 +174,8 @@ class Worker:
 
         settings = self.settings
         # The child that decodes starts with the first gray picture.
-        decoder = self._make_decoder(Bundle.load(settings.bundle, settings.models_folder).input)
+        spec = Bundle.load(settings.bundle, settings.models_folder).input
+        decoder = Decoder(self._decode_limits(), self._view_options(spec))
         step = ReviewStep(
             store=self.store,
             outcomes=self.outcomes,
@@ -192,10 +195,12 @@ class Worker:
         self._closers += [drain.close, decoder.close]
         return drain
 
-    def _make_decoder(self, spec: InputSpec) -> Decoder:
+    def _decode_limits(self) -> DecodeLimits:
+        return DecodeLimits(**self.settings.decode_limits())  # type: ignore[arg-type]
+
+    def _view_options(self, spec: InputSpec) -> ViewOptions:
         settings = self.settings
-        limits = DecodeLimits(**settings.decode_limits())  # type: ignore[arg-type]
-        options = ViewOptions(
+        return ViewOptions(
             spec=spec,
             max_frames=settings.scored_frames,
             served_crop=settings.served_crop,
@@ -203,7 +208,6 @@ class Worker:
             flat_rule=settings.flat_rule,
             hidden_colours=settings.hidden_colours,
         )
-        return Decoder(limits, options)
 
     def _has_reviewers(self, region: Region) -> bool:
         return bool(self.settings.route_of(region))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import os
 import sqlite3
 import threading
 import time
@@ -36,6 +37,9 @@ LISTED_PIECE = 5_000
 
 #: Seconds between two looks at what has settled.
 LOOK_EVERY_S = 0.25
+
+#: Tries for the lock, and seconds between them.
+LOCK_TRIES, LOCK_WAIT_S = 3, 0.1
 
 #: Seconds until the next try while Redis or the image store is away.
 OUTAGE_WAIT_S = 2.0
@@ -153,6 +157,12 @@ class BackfillFile:
     def counts(self) -> Counter[str]:
         """Items by step."""
         return Counter(dict(self._db.execute("SELECT step, COUNT(*) FROM items GROUP BY step")))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every item has settled or was refused."""
+        counts = self.counts()
+        return bool(self.fact("listed")) and not counts["waiting"] and not counts["sent"]
 
     def outcomes(self) -> Counter[str]:
         """Settled and refused items by outcome."""
@@ -306,21 +316,48 @@ class Backfill:
 class OnlyOne:
     """Keeps a second process off the same backfill; a killed one lets go by dying."""
 
-    def __init__(self, file: BackfillFile) -> None:
-        self._lock = file.path.with_suffix(".lock").open("w")
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_suffix(".lock")
 
     def __enter__(self) -> Self:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(LOCK_TRIES):
+            self._lock = self._path.open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Forgotten meanwhile, the file that is locked is not the one that others see.
+                if self._path.exists() and self._path.stat().st_ino == self._inode():
+                    return self
+            except BlockingIOError:
+                time.sleep(LOCK_WAIT_S)  # whoever only looks holds it for a moment
             self._lock.close()
-            raise ConfigurationError(
-                "this backfill runs already in another process; see it with --status"
-            ) from error
-        return self
+        raise ConfigurationError(
+            "this backfill runs already in another process; see it with --status"
+        )
 
     def __exit__(self, *exc_info: object) -> None:
         self._lock.close()
+
+    def _inode(self) -> int:
+        return os.fstat(self._lock.fileno()).st_ino
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process works on the backfill whose file this is."""
+    try:
+        with path.with_suffix(".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def remove(path: Path) -> None:
+    """Delete a backfill's file; the caller holds `OnlyOne`."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.stem}.lock"):
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def item_id(prefix: str, path: str) -> str:

@@ -12,26 +12,25 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import json
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import numpy as np
 import redis
 import structlog
 
-from producer.contract import Avatar, AvatarState, Priority, Region, Stage, Verdict
-from producer.errors import StorageUnavailable, WorkerKilled
-from producer.metrics import BATCH, INFERENCE, LATENCY, Recorder
+from producer.contract import Avatar, AvatarState, Priority, Region, Stage
+from producer.errors import WorkerKilled
+from producer.metrics import LATENCY, Recorder
 from producer.store import Advanced, Lease, Store, Transition, write_patiently
 from producer.tracing import span
 from worker import retry
+from worker.judging import Engine, Judge, Prepared
 from worker.outcomes import Outcomes
-from worker.policy import Judgement, Policy, ViewScore, judge
+from worker.policy import Policy
 
 log = structlog.get_logger()
 
@@ -57,15 +56,6 @@ class Decoder(Protocol):
         """Decode one picture or raise InvalidInput."""
 
 
-class Engine(Protocol):
-    """Views to scores; see engine.py."""
-
-    micro_batch: int
-
-    def score(self, pixels: Any, cut_offs: Sequence[float] = ()) -> Sequence[Any]:
-        """One score a row, in order."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchKnobs:
     """How much is taken at once; see the settings of the same names."""
@@ -75,19 +65,7 @@ class BatchKnobs:
     lease_s: float
     fetch_threads: int
     bundle_id: str
-
-
-@dataclasses.dataclass
-class Prepared:
-    """One upload on its way to the model: its picture, or what came of it already."""
-
-    lease: Lease
-    avatar: Avatar
-    started_s: float
-    sha256: str = ""
-    picture: Any = None
-    known: dict[str, str] | None = None
-    error: BaseException | None = None
+    views_id: str = ""
 
 
 class ModerateDrain:
@@ -125,12 +103,19 @@ class ModerateDrain:
         self._fetch = fetch
         self._decoder = decoder
         self._engine = engine
-        self._policy = policy
-        self._drawn_probability = drawn_probability
-        self._has_reviewers = has_reviewers
         self._recorder = recorder
         self._knobs = knobs
-        self._cut_offs = policy.boundaries()
+        self._judge = Judge(
+            store=store,
+            engine=engine,
+            policy=policy,
+            drawn_probability=drawn_probability,
+            has_reviewers=has_reviewers,
+            callback_url=outcomes.callback_url,
+            recorder=recorder,
+            bundle_id=knobs.bundle_id,
+            views_id=knobs.views_id,
+        )
         self._pool = concurrent.futures.ThreadPoolExecutor(knobs.fetch_threads, "fetch")
         # A write waits for Redis' disk; the model goes on meanwhile.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "commit")
@@ -194,6 +179,9 @@ class _Run:
         """Take what is due; returns whether there was anything."""
         leases = self._claim_once(self._knobs.batch_size)
         self._alone = any(lease.crashes for lease in leases)
+        if len(leases) == self._knobs.batch_size:
+            # More may be due than one process takes; before the fetches, or they would delay it.
+            self._o._pool.submit(self._o._outcomes.call_help, Stage.MODERATE)
         self._accept(leases)
         missing = self._knobs.batch_size - len(leases)
         if linger and leases and missing and self._knobs.batch_wait_s and not self._alone:
@@ -261,7 +249,7 @@ class _Run:
         avatar = prepared.avatar
         data = self._o._fetch(avatar.image, avatar.upload_id)
         prepared.sha256 = hashlib.sha256(data).hexdigest()
-        prepared.known = self._known(prepared.sha256, avatar.region)
+        prepared.known = self._o._judge.known(prepared.sha256, avatar.region)
         if prepared.known is not None:
             return
         while not self._room.acquire(timeout=0.5):
@@ -273,26 +261,6 @@ class _Run:
             self._room.release()
             raise
 
-    def _known(self, sha256: str, region: Region) -> dict[str, str] | None:
-        """An operator's overruling or an earlier verdict on the same content."""
-        store = self._store
-        try:
-            overruled, cached = store.redis.mget(
-                store.key("overrule", sha256), self._verdict_key(sha256, region)
-            )
-        except redis.RedisError as error:
-            raise StorageUnavailable(f"Redis did not answer: {type(error).__name__}") from error
-        if overruled:
-            return {**json.loads(overruled)}
-        if cached:
-            return {**json.loads(cached), "decided_by": "cache"}
-        return None
-
-    def _verdict_key(self, sha256: str, region: Region) -> str:
-        return self._store.key(
-            "verdict", sha256, self._knobs.bundle_id, self._o._policy.version, region
-        )
-
     # -- scoring -------------------------------------------------------------------------------
 
     def _collect(self) -> list[Prepared]:
@@ -303,13 +271,13 @@ class _Run:
             prepared = [self._take(0.5 if self._in_hand else 0.0)]
         except queue.Empty:
             return []
-        views = _view_count(prepared[0])
+        views = prepared[0].view_count
         while views < self._o._engine.micro_batch:
             try:
                 prepared.append(self._take(0.0))
             except queue.Empty:
                 break
-            views += _view_count(prepared[-1])
+            views += prepared[-1].view_count
         return prepared
 
     def _take(self, timeout_s: float) -> Prepared:
@@ -327,7 +295,7 @@ class _Run:
             "moderate",
             upload_id=[prepared.avatar.upload_id for prepared in batch],
             uploads=len(batch),
-            views=sum(map(_view_count, batch)),
+            views=sum(prepared.view_count for prepared in batch),
         ):
             self._verdicts += self._judge(batch)
         self._judged += [prepared.avatar for prepared in batch]
@@ -336,7 +304,8 @@ class _Run:
 
     def _judge(self, batch: list[Prepared]) -> list[Transition]:
         """Score what must be scored; one change for each upload that is decided now."""
-        scores = self._score([p for p in batch if p.error is None and p.known is None])
+        judge = self._o._judge
+        scores = judge.score([p for p in batch if p.error is None and p.known is None])
         transitions: list[Transition] = []
         for prepared in batch:
             if self._in_hand.get(prepared.avatar.upload_id) is not prepared.avatar:
@@ -344,7 +313,7 @@ class _Run:
             try:
                 if prepared.error is not None:
                     raise prepared.error
-                transitions.append(self._decide(prepared, scores))
+                transitions.append(judge.decide(prepared, scores))
             except Exception as error:  # noqa: BLE001 - the edge of one upload
                 change = self._o._outcomes.after_error(
                     prepared.avatar,
@@ -360,130 +329,7 @@ class _Run:
                     transitions.append(change)
         return transitions
 
-    def _score(self, batch: list[Prepared]) -> dict[str, list[ViewScore] | BaseException]:
-        """Scores by content; the same content in one micro-batch is scored once."""
-        unique = {p.sha256: p for p in batch if p.picture.flat is None}
-        views = [(sha256, view) for sha256, p in unique.items() for view in p.picture.views]
-        if not views:
-            return {}
-        scores: dict[str, list[ViewScore] | BaseException] = {sha256: [] for sha256 in unique}
-        started_s = time.monotonic()
-        try:
-            pixels = np.stack([view.pixels for _, view in views])
-            results = self._o._engine.score(pixels, self._o._cut_offs)
-        except Exception as error:  # noqa: BLE001 - one picture's error must not end the batch
-            if len(unique) > 1:
-                for p in unique.values():
-                    scores.update(self._score([p]))
-                return scores
-            return {sha256: error for sha256 in unique}
-        for (sha256, view), result in zip(views, results, strict=True):
-            rows = scores[sha256]
-            assert isinstance(rows, list)
-            rows.append(
-                ViewScore(
-                    raw_score=result.raw_score,
-                    probability=result.probability,
-                    frame=view.frame,
-                    background=view.background,
-                    crop=view.crop,
-                )
-            )
-        self._o._recorder.observe(INFERENCE, time.monotonic() - started_s)
-        self._o._recorder.observe(BATCH, len(unique))
-        log.debug(
-            "batch_scored",
-            uploads=len(unique),
-            views=len(views),
-            seconds=round(time.monotonic() - started_s, 4),
-        )
-        return scores
-
-    def _decide(
-        self, prepared: Prepared, scores: dict[str, list[ViewScore] | BaseException]
-    ) -> Transition:
-        if prepared.known is not None:
-            return self._transition(prepared, {**prepared.known, "sha256": prepared.sha256}, {})
-        if prepared.picture.flat is not None:
-            fields = {
-                "state": Verdict.APPROVED.value,
-                "reason": f"flat: {prepared.picture.flat}",
-                "decided_by": "rule",
-                "sha256": prepared.sha256,
-                "policy": self._o._policy.version,
-            }
-            return self._transition(prepared, fields, {})
-        rows = scores[prepared.sha256]
-        if isinstance(rows, BaseException):
-            raise rows
-        judgement = judge(
-            rows,
-            self._o._policy,
-            prepared.avatar.region,
-            self._style_of(prepared, rows),
-            is_small=prepared.picture.is_small,
-        )
-        fields = self._judged_fields(judgement)
-        detail = {
-            "views": [[r.label, round(r.raw_score, 5), round(r.probability, 5)] for r in rows],
-        }
-        change = self._transition(
-            prepared, {**fields, "decided_by": "model", "sha256": prepared.sha256}, detail
-        )
-        key = self._verdict_key(prepared.sha256, prepared.avatar.region)
-        return dataclasses.replace(change, remember=(key, json.dumps(fields)))
-
-    def _style_of(self, prepared: Prepared, rows: list[ViewScore]) -> Callable[[ViewScore], float]:
-        def drawn(score: ViewScore) -> float:
-            return self._o._drawn_probability(prepared.picture.views[rows.index(score)])
-
-        return drawn
-
-    def _judged_fields(self, judgement: Judgement) -> dict[str, str]:
-        worst = judgement.worst
-        fields = {
-            "state": judgement.verdict.value,
-            "reason": judgement.reason,
-            "raw_score": f"{worst.raw_score:.6f}",
-            "probability": f"{worst.probability:.6f}",
-            "style": judgement.style,
-            "bundle": self._knobs.bundle_id,
-            "policy": self._o._policy.version,
-        }
-        if worst.frame:
-            fields["frame"] = str(worst.frame)
-        fields["background"] = worst.background
-        return {name: value for name, value in fields.items() if value}
-
     # -- writing back --------------------------------------------------------------------------
-
-    def _transition(
-        self, prepared: Prepared, fields: dict[str, str], detail: dict[str, Any]
-    ) -> Transition:
-        """From a verdict's fields to the change of the record; gray goes to review or a person."""
-        avatar = prepared.avatar
-        fields = dict(fields)
-        verdict = fields.pop("state")
-        to, enters = AvatarState(verdict) if verdict != Verdict.GRAY else AvatarState.HELD, None
-        if verdict == Verdict.GRAY:
-            if self._o._has_reviewers(avatar.region):
-                to, enters = AvatarState.REVIEWING, Stage.REVIEW
-            else:
-                fields["reason"] = "no_provider"
-        if avatar.attempts:
-            fields |= {"attempts": "0", "first_failed_at": ""}
-        return Transition(
-            avatar=avatar,
-            to=to,
-            fields=fields,
-            leaves=Stage.MODERATE,
-            enters=enters,
-            detail={**fields, **detail, "waited_s": self._waited_s(prepared)},
-            callback_url=self._o._outcomes.callback_url(avatar),
-        )
-
-    def _waited_s(self, prepared: Prepared) -> float:
-        return round(time.monotonic() - prepared.started_s, 4)
 
     def _write(self) -> None:
         """Start to write what is decided, after the write that is under way."""
@@ -535,6 +381,14 @@ class _Run:
                     reason=transition.fields.get("reason", ""),
                     probability=transition.fields.get("probability"),
                 )
+            else:
+                # Our lease ran out, or Redis took the verdict and its answer was lost.
+                log.info(
+                    "verdict_superseded",
+                    upload_id=transition.avatar.upload_id,
+                    state=result.state,
+                    seq=result.seq,
+                )
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -567,9 +421,3 @@ class _Run:
             except redis.RedisError:
                 return  # the leases run out by themselves
         self._in_hand.clear()
-
-
-def _view_count(prepared: Prepared) -> int:
-    if prepared.error is not None or prepared.known is not None or prepared.picture.flat:
-        return 0
-    return len(prepared.picture.views)

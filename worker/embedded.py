@@ -147,7 +147,8 @@ class EmbeddedValkey:
             lines = (self._folder / "valkey.log").read_text(errors="replace").splitlines()
         except OSError:
             return "nothing"
-        return " | ".join(lines[-3:]) or "nothing"
+        # The advice on overcommit comes at every start and never is the reason.
+        return " | ".join([line for line in lines if "overcommit" not in line][-3:]) or "nothing"
 
     def _end_orphan(self) -> None:
         """A server whose supervisor was killed still owns the socket and the files: end it.

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from producer.contract import Region, Verdict
-from producer.errors import InvalidInput, ModerationError
+from producer.errors import ConfigurationError, InvalidInput, ModerationError
 from worker import accuracy
 from worker.accuracy import Rate
 from worker.bundle import Bundle
 from worker.dataset import Labelled
 from worker.policy import Policy
 from worker.scoring import Scored, Scorer
+from worker.words import counted
 
 #: Lower edges of the size bands, pixels of the shorter side.
 SIZE_BANDS_PX = (0, 80, 160, 320)
@@ -110,6 +111,13 @@ class Evaluation:
         explicit.sort(key=lambda j: j.probability)
         return harmless[:MISTAKES], explicit[:MISTAKES]
 
+    def left_out(self) -> str:
+        """Pictures that count nowhere, in words; empty where there are none."""
+        found = [f"{count:,} {reason}" for reason, count in self.skipped.items()]
+        if self.duplicates:
+            found.append(f"{self.duplicates:,} the same as another")
+        return ", ".join(found)
+
     def unknowns(self) -> list[str]:
         """What these pictures cannot tell, in words."""
         found = []
@@ -129,9 +137,10 @@ class Evaluation:
             ("explicit", all_.false_approvals, "misses"),
         ):
             if rate.total and not rate.hits:
+                among = counted(rate.total, f"{name} picture")
                 found.append(
-                    f"No {what} among {rate.total} {name} pictures: the true rate is below "
-                    f"{rate.interval[1]:.2%} with 95 % confidence, not 0."
+                    f"No {what} among {among}: the true rate is below {rate.interval[1]:.2%} with "
+                    "95 % confidence, not 0."
                 )
         if {j.labelled.labelled_by.partition(":")[0] for j in self.judged} & {"operator", "review"}:
             found.append(
@@ -167,7 +176,7 @@ def evaluate(
     """Score every picture once and measure.
 
     Raises:
-        ValueError: no picture could be scored.
+        ConfigurationError: no picture could be scored.
     """
     judged: list[Judged] = []
     skipped: dict[str, int] = {}
@@ -188,7 +197,10 @@ def evaluate(
         seen.add(scored.sha256)
         judged.append(_judge(sample, scored, scorer.bundle, policy, region))
     if not judged:
-        raise ValueError(f"none of {len(samples)} pictures could be scored: {skipped}")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+        raise ConfigurationError(
+            f"none of {counted(len(samples), 'picture')} could be scored: {reasons}"
+        )
     return Evaluation(
         bundle=scorer.bundle.id,
         policy=policy.version,

@@ -17,6 +17,7 @@ from worker.evaluation import Evaluation
 from worker.page import COLOURS, Page, Series, bar_chart, line_chart
 from worker.policy import Policy
 from worker.scoring import Scorer
+from worker.words import counted
 
 #: Thumbnails: side in pixels and radius of the blur; nobody should have to see what is there.
 THUMB_PX, BLUR_PX = 160, 9
@@ -72,7 +73,7 @@ def to_page(evaluations: Sequence[Evaluation], scorers: Sequence[Scorer], policy
     first = evaluations[0]
     page = Page(
         "Evaluation",
-        f"{len(first.judged):,} pictures: {first.overall.harmless:,} harmless, "
+        f"{counted(len(first.judged), 'picture')}: {first.overall.harmless:,} harmless, "
         f"{first.overall.explicit:,} explicit; policy {policy.version}",
     )
     for sentence in first.unknowns():
@@ -82,10 +83,8 @@ def to_page(evaluations: Sequence[Evaluation], scorers: Sequence[Scorer], policy
         page.heading(evaluation.bundle)
         page.table(*rate_rows(evaluation))
         page.table(*score_rows(evaluation))
-        if evaluation.skipped or evaluation.duplicates:
-            reasons = [f"{count} {reason}" for reason, count in evaluation.skipped.items()]
-            reasons.append(f"{evaluation.duplicates} the same as another")
-            page.text("Left out: " + ", ".join(reasons) + ".")
+        if left_out := evaluation.left_out():
+            page.text(f"Left out: {left_out}.")
     for evaluation, scorer in zip(evaluations, scorers, strict=True):
         _show_mistakes(page, evaluation, scorer)
     return page.render()
@@ -115,7 +114,7 @@ def _charts(evaluations: Sequence[Evaluation], policy: Policy) -> list[tuple[str
                     colour,
                     dots=True,
                     band=[b.explicit.interval for b in bins],
-                    titles=[f"{b.count} pictures, {b.explicit}" for b in bins],
+                    titles=[f"{counted(b.count, 'picture')}, {b.explicit}" for b in bins],
                 )
             )
     if rocs:

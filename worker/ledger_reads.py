@@ -18,6 +18,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from producer.contract import FINAL_STATES, AvatarState
+from producer.decisions import UNDONE
 from worker.ledger_counts import (
     GRAY_STATES,
     MICRO,
@@ -33,6 +34,9 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 #: Sorts after every character of an upload id.
 _AFTER_ALL = "~"
+
+#: Name of all tiers but the operators' together.
+MACHINE = "machine"
 
 #: Rows fetched at a time while streaming.
 PAGE = 2_000
@@ -159,11 +163,20 @@ class LedgerReads:
     def latencies(
         self, start: float, end: float, shares: Sequence[float] = (0.5, 0.9, 0.99)
     ) -> dict[str, Latency]:
-        """Seconds from enqueue to the first final verdict, by tier; `all` is everything together.
+        """Seconds from enqueue to the first final verdict, by tier.
 
-        Later overrulings do not count. Percentiles are by nearest rank.
+        `machine` is every tier but the operators', who answer in hours and not in seconds. What was
+        final before does not count again: neither an overruling, nor a decision after one that was
+        taken back, nor a rescan. Percentiles are by nearest rank.
         """
-        c = events.c
+        c, before = events.c, events.alias("before")
+        was_final = sa.exists().where(
+            before.c.namespace == c.namespace,
+            before.c.upload_id == c.upload_id,
+            before.c.seq < c.seq,
+            before.c.kind == "transition",
+            before.c.to_state.in_(_FINAL),
+        )
         chosen = sa.and_(
             self._mine(),
             c.kind == "transition",
@@ -172,20 +185,32 @@ class LedgerReads:
             c.to_state.in_(_FINAL),
             c.from_state.not_in(_FINAL),
             c.latency_s.is_not(None),
+            ~was_final,
         )
+        by_machine = c.tier != "operator"
         counts = sa.select(c.tier, sa.func.count()).where(chosen).group_by(c.tier)
         with self.engine.connect() as connection:
             numbers = {tier: int(number) for tier, number in connection.execute(counts)}
+            machine = sum(number for tier, number in numbers.items() if tier != "operator")
             found = {}
-            for tier, number in {**numbers, "all": sum(numbers.values())}.items():
+            for tier, number in {**numbers, MACHINE: machine}.items():
                 query = sa.select(c.latency_s).where(chosen).order_by(c.latency_s)
-                if tier != "all":
-                    query = query.where(c.tier == tier)
+                query = query.where(by_machine if tier == MACHINE else c.tier == tier)
                 ranks = [max(0, math.ceil(share * number) - 1) for share in shares]
                 values = [connection.scalar(query.offset(rank).limit(1)) for rank in ranks]
                 if number:
                     found[tier] = Latency(number, tuple(float(v or 0.0) for v in values))
         return found
+
+    def regions(self) -> dict[str, int]:
+        """Accepted uploads by region; an upload that named none is under the empty name."""
+        query = (
+            sa.select(events.c.region, sa.func.count())
+            .where(self._mine(), events.c.kind == "transition", events.c.from_state == "")
+            .group_by(events.c.region)
+        )
+        with self.engine.connect() as connection:
+            return {region: int(number) for region, number in connection.execute(query)}
 
     def span(self) -> tuple[float, float] | None:
         """Times of the first and the last event, or None when there is none."""
@@ -269,8 +294,9 @@ class LedgerReads:
     def labels(self) -> dict[str, tuple[bool, str]]:
         """What people and providers said of each content: sha256 -> (explicit, who said so).
 
-        An operator's word beats a provider's; of two by the same kind the later one counts. The
-        content's hash stands on the first look of the same upload where the verdict has none.
+        An operator's word beats a provider's until it is taken back; of two by the same kind the
+        later one counts. The content's hash stands on the first look of the same upload where the
+        verdict has none.
         """
         c = events.c
         looked = (
@@ -279,25 +305,24 @@ class LedgerReads:
             .group_by(c.upload_id)
             .subquery()
         )
+        taken_back = sa.and_(c.to_state == str(AvatarState.HELD), c.reason == UNDONE)
+        said = sa.and_(c.tier.in_(("review", "operator")), c.to_state.in_(("approved", "blocked")))
         query = (
             sa.select(looked.c.sha256, c.to_state, c.tier, c.decided_by)
             .join(looked, looked.c.upload_id == c.upload_id)
-            .where(
-                self._mine(),
-                c.kind == "transition",
-                c.tier.in_(("review", "operator")),
-                c.to_state.in_(("approved", "blocked")),
-            )
+            .where(self._mine(), c.kind == "transition", sa.or_(said, taken_back))
             .order_by(c.id)
         )
-        found: dict[str, tuple[bool, str]] = {}
+        providers: dict[str, tuple[bool, str]] = {}
+        operators: dict[str, tuple[bool, str]] = {}
         with self.engine.connect() as connection:
             for sha256, state, tier, who in connection.execute(query):
-                known = found.get(sha256)
-                if known and known[1].startswith("operator") and tier != "operator":
-                    continue
-                found[sha256] = (state == "blocked", who)
-        return found
+                if state == AvatarState.HELD:
+                    operators.pop(sha256, None)
+                else:
+                    words = operators if tier == "operator" else providers
+                    words[sha256] = (state == "blocked", who)
+        return providers | operators
 
     def broken_stories(self, limit: int = 100) -> list[tuple[str, int, int]]:
         """Uploads whose transitions have a hole: (upload id, transitions found, highest seq).

@@ -31,6 +31,9 @@ RING_EVERY_S = 0.1
 #: may wait four seconds for a broker that does not answer, and verdicts wait behind it.
 LEAVE_S = 30.0
 
+#: Seconds between two calls for help from this process.
+HELP_EVERY_S = 0.5
+
 
 class Outcomes:
     """Turns errors into transitions (the decision itself is `retry.decide`) and wakes who is next.
@@ -69,18 +72,31 @@ class Outcomes:
         stages = {change.enters for change in transitions if change.enters}
         if any(change.callback_url for change in transitions):
             stages.add(Stage.CALLBACK)
-        now_s = time.monotonic()
         for stage in stages:
-            if self._ring is None or now_s < self._left_until_s:
-                return
-            if now_s - self._rang_s.get(stage, 0.0) < RING_EVERY_S:
-                continue
-            self._rang_s[stage] = now_s
-            try:
-                self._ring(stage)
-            except (redis.RedisError, OperationalError, OSError) as error:
-                self._left_until_s = time.monotonic() + LEAVE_S
-                log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
+            self._wake(stage, RING_EVERY_S)
+
+    def call_help(self, stage: Stage) -> None:
+        """Ring once more for a stage that has more due than this process takes at once.
+
+        The last doorbell may have reached a worker that was busy already, and until its mark
+        expires nobody else rings: a burst would wake the idle workers one every few seconds.
+        """
+        self._wake(stage, HELP_EVERY_S, anew=True)
+
+    def _wake(self, stage: Stage, every_s: float, *, anew: bool = False) -> None:
+        now_s = time.monotonic()
+        if self._ring is None or now_s < self._left_until_s:
+            return
+        if now_s - self._rang_s.get(stage, -every_s) < every_s:
+            return
+        self._rang_s[stage] = now_s
+        try:
+            if anew:
+                self._store.answer_bell(stage)
+            self._ring(stage)
+        except (redis.RedisError, OperationalError, OSError) as error:
+            self._left_until_s = time.monotonic() + LEAVE_S
+            log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
 
     def after_error(
         self,

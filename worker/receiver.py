@@ -25,14 +25,20 @@ class Received:
 
 
 class Receiver:
-    """An HTTP server on a free port of 127.0.0.1; use as a context manager.
+    """An HTTP server on a free port; use as a context manager.
 
     Args:
         secret: whsec_... that callbacks must be signed with.
         fails: asked before every answer; True makes it a 500.
+        address: of this machine, to listen on.
     """
 
-    def __init__(self, secret: SecretStr, fails: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        secret: SecretStr,
+        fails: Callable[[], bool] = lambda: False,
+        address: str = "127.0.0.1",
+    ) -> None:
         self._fails = fails
         self._webhook = Webhook(secret.get_secret_value())
         self.received: list[Received] = []
@@ -54,9 +60,9 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Stay silent; the demo prints its own table."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/avatar-verdict"
+        self.url = f"http://{address}:{self._server.server_address[1]}/avatar-verdict"
 
     def __enter__(self) -> Receiver:
         """Start answering."""

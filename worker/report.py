@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from producer.settings import Settings
 from worker.ledger_counts import Latency, PeriodCounts, ShadowCounts
-from worker.ledger_reads import LedgerReads, period_bounds
+from worker.ledger_reads import MACHINE, LedgerReads, period_bounds
 from worker.money import NOTE_GRAY_SHARE, NOTE_UPLOADS_PER_DAY, MonthlyCost, Prices
 from worker.page import Page, bar_chart
 
@@ -21,7 +21,8 @@ By = Literal["day", "week", "month"]
 #: Percentiles of the latencies, in the order in which they are shown.
 SHARES = (0.5, 0.9, 0.99)
 
-TIERS = ("model", "cache", "rule", "review", "operator")
+#: Tiers as they are shown; `machine` is all that stand before it together.
+TIERS = ("model", "cache", "rule", "review")
 
 #: First looks in the order in which bars are stacked; also their colours.
 LOOKS = ("approved", "gray", "blocked", "rejected")
@@ -181,9 +182,10 @@ def period_rows(report: Report) -> tuple[list[str], list[list[object]]]:
 
 
 def tier_rows(report: Report) -> tuple[list[str], list[list[object]]]:
-    """Final verdicts and latency percentiles by tier."""
+    """Final verdicts and latency percentiles by tier; operators stand apart, below the sum."""
     header = ["tier", "verdicts", *(f"p{share * 100:.0f} s" for share in SHARES)]
-    names = [*TIERS, *sorted(set(report.latencies) - {*TIERS, "all"}), "all"]
+    last = (MACHINE, "operator")
+    names = [*TIERS, *sorted(set(report.latencies) - {*TIERS, *last}), *last]
     rows: list[list[object]] = []
     for name in names:
         found = report.latencies.get(name)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from producer.settings import CommaList, split_commas
+from producer.settings import ENV_PREFIX, CommaList, split_commas
 from worker.retry import CALLBACK_SCHEDULE_S
 from worker.review.settings import ReviewSettings
+
+#: Variables with our prefix that are read elsewhere: by load_settings and supervised.py.
+_OTHERS = ("SECRETS_FOLDER", "SUPERVISED")
 
 
 class WorkerSettings(ReviewSettings):
@@ -188,3 +193,13 @@ class WorkerSettings(ReviewSettings):
             "timeout_s": self.decode_timeout_s,
             "memory_bytes": self.decode_memory_bytes,
         }
+
+
+def unknown_variables(environ: Iterable[str]) -> dict[str, str]:
+    """Names that look like settings and are none, each with the nearest setting's name or ""."""
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in (*WorkerSettings.model_fields, *_OTHERS)]
+    unknown = {}
+    for name in sorted(environ):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            unknown[name] = next(iter(difflib.get_close_matches(name, known, 1)), "")
+    return unknown

@@ -13,12 +13,14 @@ import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -50,6 +52,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 #: Seconds between two attempts to start a broker that does not stay.
 VALKEY_PAUSE_S = 2.0
 
+#: Free bytes without which the broker is not started again: it would end at its first write.
+NEEDED_DISK_BYTES = 16 * 2**20
+
 #: Seconds of life after which a death counts as the first one again.
 HEALTHY_S = 5.0
 #: What the `api` extra installs; without it, workers run alone.
@@ -70,6 +75,20 @@ class Child:
     started_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     start_again_s: float = 0.0
+
+
+def wait_for_starting(data_folder: Path) -> None:
+    """Return when an instance that is just starting on this folder says where it is, or ends."""
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline_s and running_instance(data_folder) is None:
+        try:
+            with (data_folder / "instance.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except BlockingIOError:
+            time.sleep(0.1)
 
 
 class Supervisor:
@@ -106,6 +125,7 @@ class Supervisor:
             for name, command in self._commands()
         ]
         self._valkey_again_s = 0.0
+        self._disk_is_full = False
         #: What the first start made; to be shown once.
         self.access: Access | None = None
         self._stack = contextlib.ExitStack()
@@ -158,8 +178,15 @@ class Supervisor:
         self._stack.close()
 
     def _start(self) -> None:
-        self.settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._stack.enter_context(self._alone())
+        folder = self.settings.data_folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._stack.enter_context(self._alone())
+        except OSError as error:
+            raise ConfigurationError(
+                f"{ENV_PREFIX}DATA_FOLDER: {folder} cannot be used ({error.strerror}); name a "
+                "folder that this user may write to"
+            ) from None
         if self._valkey is not None:
             self._valkey.start()
             self._stack.callback(self._valkey.stop)
@@ -184,7 +211,7 @@ class Supervisor:
         with (self.settings.data_folder / "instance.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 instance = running_instance(self.settings.data_folder) or {}
                 raise ConfigurationError(
                     f"avatarmod is already running on {self.settings.data_folder} (process "
@@ -253,9 +280,7 @@ class Supervisor:
             and now_s >= self._valkey_again_s
         ):
             self._valkey_again_s = now_s + VALKEY_PAUSE_S
-            log.error("broker_died", action="starting it again on the same data")
-            with contextlib.suppress(ConfigurationError, redis.RedisError):
-                self._valkey.start()
+            self._start_valkey_again(self._valkey)
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 if now_s - child.started_s > HEALTHY_S:
@@ -273,6 +298,26 @@ class Supervisor:
                 child.pause_s = min(2 * child.pause_s, LONGEST_PAUSE_S)
             elif child.process is None and now_s >= child.start_again_s:
                 self._spawn(child)
+
+    def _start_valkey_again(self, valkey: EmbeddedValkey) -> None:
+        """On the same data; it ends by itself when it cannot write, so first there must be room."""
+        folder = self.settings.data_folder
+        free = shutil.disk_usage(folder).free
+        if free < NEEDED_DISK_BYTES:
+            if not self._disk_is_full:
+                self._disk_is_full = True
+                log.error(
+                    "disk_full",
+                    folder=str(folder),
+                    free_mb=round(free / 2**20, 1),
+                    needed_mb=NEEDED_DISK_BYTES // 2**20,
+                    action="make room; the broker starts again by itself, nothing is lost",
+                )
+            return
+        self._disk_is_full = False
+        log.error("broker_died", action="starting it again on the same data")
+        with contextlib.suppress(ConfigurationError, redis.RedisError):
+            valkey.start()
 
     def _stop_children(self) -> None:
         running = [c for c in self._children if c.process is not None and c.process.poll() is None]

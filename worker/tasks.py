@@ -213,6 +213,14 @@ class CallbackStep:
         )
 
 
+def shown_sha256(avatar: Avatar) -> str:
+    """Names what a provider sees of an upload: its content, or one frame or background of it."""
+    if not avatar.frame and not avatar.background:
+        return avatar.sha256
+    shown = f"{avatar.sha256} {avatar.frame} {avatar.background}"
+    return hashlib.sha256(shown.encode()).hexdigest()
+
+
 class ReviewStep:
     """Takes one gray upload one step further with the review providers."""
 
@@ -268,7 +276,7 @@ class ReviewStep:
             # An operator has decided about the same content while this upload waited.
             return self._overruled(avatar, said)
         answer = self._router.review(
-            sha256=avatar.sha256,
+            sha256=shown_sha256(avatar),
             region=avatar.region,
             jpeg=lambda: self._jpeg(avatar),
             probability=1.0 if avatar.probability is None else avatar.probability,

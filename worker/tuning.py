@@ -56,11 +56,13 @@ class Traffic:
         explicit_share: share of them that is explicit, 0..1; data sets hardly ever have the true
             one, so it must be said.
         yuan_per_1000: price list by provider.
+        route_yuan_per_1000: what the uploads' own regions pay.
     """
 
     uploads_per_day: float
     explicit_share: float
     yuan_per_1000: dict[str, float]
+    route_yuan_per_1000: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,33 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A limit that the labelled pictures are too few to verify.
+
+    Args:
+        limit: which, in words.
+        label: of the pictures that are lacking: explicit or harmless.
+        have: how many there are.
+        need: the fewest that could verify it; None: no number can.
+    """
+
+    limit: str
+    label: str
+    have: int
+    need: int | None
+
+    def __str__(self) -> str:
+        there = f"there {'is' if self.have == 1 else 'are'} {self.have or 'none'}"
+        if self.need is None:
+            return f"{self.limit} is verified by no number of {self.label} pictures ({there})"
+        return f"{self.limit} needs {self.need:,} {self.label} labelled pictures, {there}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
     """Cut-offs and what they would do.
 
@@ -82,6 +111,7 @@ class Setting:
         misses: of the explicit ones.
         gray_share: of the traffic, explicit and harmless weighted by its explicit share.
         yuan_per_month: by provider, if every gray picture went there.
+        route_yuan_per_month: if every one goes where its region's pictures go first.
     """
 
     photo: CutOffs
@@ -91,11 +121,7 @@ class Setting:
     gray_share: float
     calls_per_day: float
     yuan_per_month: dict[str, float]
-
-    @property
-    def cheapest_yuan(self) -> float:
-        """At the cheapest provider."""
-        return min(self.yuan_per_month.values(), default=0.0)
+    route_yuan_per_month: float
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -107,6 +133,7 @@ class Setting:
             "gray_share": self.gray_share,
             "provider_calls_per_day": self.calls_per_day,
             "yuan_per_month": self.yuan_per_month,
+            "route_yuan_per_month": self.route_yuan_per_month,
         }
 
 
@@ -127,6 +154,10 @@ def apply(sample: Sample, photo: CutOffs, drawn: CutOffs, traffic: Traffic) -> S
         if kind.any()
     )
     calls = traffic.uploads_per_day * share
+
+    def month_yuan(price: float) -> float:
+        return float(calls * DAYS_PER_MONTH * price / 1000)
+
     return Setting(
         photo=photo,
         drawn=drawn,
@@ -134,10 +165,8 @@ def apply(sample: Sample, photo: CutOffs, drawn: CutOffs, traffic: Traffic) -> S
         misses=Rate(int((approved & sample.explicit).sum()), int(sample.explicit.sum())),
         gray_share=float(share),
         calls_per_day=float(calls),
-        yuan_per_month={
-            name: float(calls * DAYS_PER_MONTH * price / 1000)
-            for name, price in traffic.yuan_per_1000.items()
-        },
+        yuan_per_month={n: month_yuan(price) for n, price in traffic.yuan_per_1000.items()},
+        route_yuan_per_month=month_yuan(traffic.route_yuan_per_1000),
     )
 
 
@@ -145,7 +174,8 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
     """The cut-offs within the limits that leave the least gray; None where there are none.
 
     Where a style has fewer than `FEWEST` explicit pictures nothing is known of its misses, and its
-    present approve cut-off stays; the same for harmless ones and the block cut-off.
+    present approve cut-off stays; the same for harmless ones and the block cut-off. Least gray is
+    not promised where a style comes out with no gray at all.
     """
     explicit, harmless = int(sample.explicit.sum()), int((~sample.explicit).sum())
     weights = np.where(
@@ -175,7 +205,32 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
         return None
     photo, drawn = (_pair(a, b) for a, b in zip(low, high, strict=True))
     found = apply(sample, photo, drawn, traffic)
-    return found if found.cheapest_yuan <= limits.yuan_per_month + 1e-9 else None
+    return found if found.route_yuan_per_month <= limits.yuan_per_month + 1e-9 else None
+
+
+def lacking(sample: Sample, limits: Limits) -> list[Lack]:
+    """What the labels are too few for, whatever the cut-offs do.
+
+    A share is verified at the earliest by 3 / share pictures without one mistake among them; a gray
+    share, and the money with it, by `FEWEST` of either label.
+
+    Source: the rule of three, the upper end of a 95 % interval after no event (Hanley 1983).
+    """
+    explicit = int(sample.explicit.sum())
+    counts = {"explicit": explicit, "harmless": len(sample.explicit) - explicit}
+    found = []
+    for label, share, name in (
+        ("explicit", limits.misses, "missed"),
+        ("harmless", limits.false_blocks, "false blocks"),
+    ):
+        need = math.ceil(3 / share - 1e-9) if share > 0 else None
+        if share < 1 and (need is None or counts[label] < need):
+            limit = f"{100 * share:.3g}% {name}"
+            found.append(Lack(limit=limit, label=label, have=counts[label], need=need))
+        if math.isfinite(limits.yuan_per_month) and counts[label] < FEWEST:
+            limit = f"{limits.yuan_per_month:,.2f} yuan a month"
+            found.append(Lack(limit=limit, label=label, have=counts[label], need=FEWEST))
+    return found
 
 
 def frontier(sample: Sample, present: Policy, traffic: Traffic) -> list[Setting]:

@@ -6,6 +6,7 @@ white and over black, long pictures also in pieces. Runs in the decoding child p
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -71,6 +72,11 @@ class ViewOptions:
     served_crop: Literal["none", "square", "round", "both"] = "none"
     pad_to_square: bool = False
     flat_rule: bool = True
+
+    @property
+    def id(self) -> str:
+        """Names these options; a verdict holds only for pictures that were looked at so."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -19,6 +19,7 @@ from producer.connect import connect_store
 from producer.contract import Stage
 from producer.dead_letters import REPLAYS_PER_S, DeadLetter, DeadLetters
 from producer.settings import Settings, load_settings
+from producer.store import Store
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -45,10 +46,13 @@ def parse_since(text: str | None) -> float | None:
 
 def open_letters() -> DeadLetters:
     """The dead letters of the configured or running Redis."""
+    return _open()[0]
+
+
+def _open() -> tuple[DeadLetters, Store]:
     settings = load_settings(Settings)
-    return DeadLetters(
-        connect_store(settings), lambda avatar: avatar.callback_url or settings.callback_url
-    )
+    store = connect_store(settings)
+    return DeadLetters(store, lambda avatar: avatar.callback_url or settings.callback_url), store
 
 
 @click.group()
@@ -102,7 +106,7 @@ def list_command(
     Console().print(table)
     oldest = letters.oldest_at()
     click.echo(
-        f"{len(found)} of {letters.count()} dead letters; the oldest is "
+        f"{len(found)} of {letters.count()} shown; the oldest is "
         f"{_age(oldest) if oldest else '0 s'} old. Replay: avatarmod dlq replay ID... | --all"
     )
 
@@ -112,12 +116,18 @@ def list_command(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(item: str, as_json: bool) -> None:
     """Show one dead letter with the history of its earlier deaths."""
-    letter = open_letters().get(item)
+    letters, store = _open()
+    letter = letters.get(item)
     if letter is None:
         raise click.ClickException(f"no dead letter {item!r}")
     if as_json:
         click.echo(json.dumps(letter.to_dict()))
         return
+    avatar = store.get(item.partition("#")[0])
+    click.echo(f"{item}  stopped at {letter.stage}; replayed {len(letter.history)} times")
+    if avatar is not None:
+        picture = avatar.image or "the image store's, by its id"
+        click.echo(f"now {avatar.state}  region {avatar.region}  picture {picture}")
     for earlier in [*letter.history, letter.to_dict()]:
         click.echo(
             f"{_date(earlier['last_failed_at'])}  {earlier['stage']}  {earlier['error']}: "
@@ -177,7 +187,9 @@ def discard(
     letters = open_letters()
     chosen = _chosen(letters, items, all_, stage, error, since)
     if not yes and chosen:
-        click.confirm(f"Give up {len(chosen)} dead letters for good?", abort=True, err=True)
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here; say --yes to give them up for good")
+        click.confirm(f"Give up {_count(chosen)} for good?", abort=True, err=True)
     done: list[str] = []
     missed: list[str] = []
     for item in chosen:
@@ -222,6 +234,10 @@ def _report(what: str, done: list[str], missed: list[str], as_json: bool) -> Non
             click.echo(f"{item}: no dead letter (any more)", err=True)
     if missed:
         raise SystemExit(1)
+
+
+def _count(letters: Sequence[object]) -> str:
+    return f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}"
 
 
 def _age(at: float) -> str:

@@ -45,7 +45,7 @@ def iso(at: float) -> str:
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(list(Scope)),
+    type=click.Choice([str(scope) for scope in Scope]),
     multiple=True,
     help="What it allows; repeat for several. Default: enqueue and read.",
 )

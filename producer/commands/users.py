@@ -16,6 +16,9 @@ from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
 from producer.users import Role, Users, make_password
 
+#: By value: click would take an enumeration's names.
+ROLES = click.Choice([str(role) for role in Role])
+
 
 @click.group()
 def users() -> None:
@@ -28,7 +31,12 @@ def _users() -> Users:
 
 @users.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), default="moderator", show_default=True)
+@click.option(
+    "--role",
+    type=ROLES,
+    default="moderator",
+    show_default=True,
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password instead of making one.")
 def add(name: str, role: str, password_stdin: bool) -> None:
     """Add a user called NAME; a password is made and printed, once."""
@@ -40,7 +48,7 @@ def add(name: str, role: str, password_stdin: bool) -> None:
 
 @users.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), help="The new role.")
+@click.option("--role", type=ROLES, help="The new role.")
 @click.option("--password-stdin", is_flag=True, help="Read the password instead of making one.")
 def change(name: str, role: str | None, password_stdin: bool) -> None:
     """Give a user a new password and, if wanted, another role; their sessions end."""

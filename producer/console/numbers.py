@@ -90,7 +90,7 @@ def _overview(desk: Desk, period: str) -> Overview | None:
         hour=0, minute=0, second=0, microsecond=0
     )
     today = ledger.count(midnight.timestamp(), now + 1)
-    waits = ledger.latencies(now - 86400, now + 1, (0.5, 0.95)).get("all")
+    waits = ledger.latencies(now - 86400, now + 1, (0.5, 0.95)).get("machine")
     half_s, most_s = waits.percentiles_s if waits else (None, None)
     judged = sum(count.judged for count in counts)
     spent = sum(count.cost_yuan for count in counts)

@@ -31,7 +31,7 @@ class Ledger(Protocol):
         """Counts of one period."""
 
     def latencies(self, start: float, end: float, shares: Sequence[float]) -> dict[str, Any]:
-        """Percentiles of the seconds to the first final verdict; `all` is every tier together."""
+        """Percentiles of the seconds to the first final verdict by tier."""
 
 
 class Providers(Protocol):

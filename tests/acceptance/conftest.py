@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -226,6 +226,15 @@ def fill(instance: Instance, prefix: str, count: int) -> dict[str, str]:
     Expected is `scored` for a good picture, else the reason code of the rejection.
     """
     expected = {}
+    for upload_id, data, outcome in uploads(prefix, count):
+        if data is not None:
+            instance.put_image(upload_id, data)
+        expected[upload_id] = outcome
+    return expected
+
+
+def uploads(prefix: str, count: int) -> Iterator[tuple[str, bytes | None, str]]:
+    """Uploads of every outcome: id, bytes (None: missing) and outcome, as `fill` has them."""
     for number in range(count):
         upload_id = f"{prefix}-{number:04d}"
         data, outcome = picture(zlib.crc32(upload_id.encode())), "scored"
@@ -238,14 +247,21 @@ def fill(instance: Instance, prefix: str, count: int) -> dict[str, str]:
                 data, outcome = b"<html>no picture</html>", "unsupported"
             case 15:
                 outcome = "missing"
-        if outcome != "missing":
-            instance.put_image(upload_id, data)
-        expected[upload_id] = outcome
-    return expected
+        yield upload_id, None if outcome == "missing" else data, outcome
+
+
+class Deployment(Protocol):
+    """What can be looked at when its work is done."""
+
+    def store(self) -> contextlib.AbstractContextManager[Store]:
+        """Its store."""
+
+    def tail(self) -> str:
+        """The end of its log."""
 
 
 def check_outcomes(
-    instance: Instance, web_tier: Receiver, expected: dict[str, str], *, exactly_once: bool = True
+    instance: Deployment, web_tier: Receiver, expected: dict[str, str], *, exactly_once: bool = True
 ) -> None:
     """Every upload has its one right record, one final event, and its verified callbacks."""
     with instance.store() as store:

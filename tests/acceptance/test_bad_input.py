@@ -38,6 +38,8 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["enqueue"], {}, 2, "Missing argument"),
         (["enqueue", "a", "--region", "mars"], {}, 2, "domestic"),
         (["frobnicate"], {}, 2, "No such command"),
+        (["up"], {"AVATARMOD_DATA_FOLDER": "/proc/none"}, 2, "AVATARMOD_DATA_FOLDER: /proc/none"),
+        (["up"], {"AVATARMOD_DATA_FOLDER": "/etc/passwd"}, 2, "a folder that this user may write"),
         (["up"], {"AVATARMOD_BATCH_SIZE": "many"}, 2, "AVATARMOD_BATCH_SIZE: "),
         (["up"], {"AVATARMOD_REDIS_URL": "redis://127.0.0.1:1/0"}, 2, "does not answer"),
         (["scan", "/no/such/folder"], {}, 2, "does not exist"),
@@ -48,7 +50,7 @@ def test_a_wrong_call_has_its_message_and_code(
     tmp_path: Path, arguments: list[str], env: dict[str, str], code: int, words: str
 ) -> None:
     """One clear line on standard error, nothing on standard output, never a stack trace."""
-    done = run(*arguments, AVATARMOD_DATA_FOLDER=str(tmp_path / "data"), **env)
+    done = run(*arguments, **{"AVATARMOD_DATA_FOLDER": str(tmp_path / "data"), **env})
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert (done.returncode, done.stdout) == (code, "")

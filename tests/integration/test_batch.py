@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from producer.contract import AvatarState, Stage
 from producer.dead_letters import DeadLetters
 from producer.errors import CorruptImage, ImageMissing, InferenceFailed, StorageUnavailable
 from producer.metrics import Recorder
 from producer.store import Advanced, Store, Transition
-from tests.support import claim, events, places, put_back, submit, wait_until
+from tests.support import change, claim, events, places, put_back, submit, wait_until
 from worker import retry
 from worker.batch import BatchKnobs, ModerateDrain
 from worker.outcomes import Outcomes
@@ -234,6 +235,17 @@ def test_the_same_content_is_scored_once(bench: Bench) -> None:
     avatar = bench.store.get("c")
     assert avatar is not None
     assert (avatar.decided_by, avatar.probability) == ("cache", 0.0)
+
+
+def test_a_verdict_holds_only_where_pictures_are_looked_at_alike(bench: Bench) -> None:
+    """After a change of frames, crops or backgrounds the same content is scored again."""
+    for views_id, upload_id in (("whole", "a"), ("whole", "b"), ("whole and circle", "c")):
+        bench.drain.close()
+        bench.drain = bench.new_drain(views_id=views_id)
+        bench.upload(upload_id, picture(CLEAR))
+        bench.run()
+    found = [bench.store.get(upload_id) for upload_id in "abc"]
+    assert [avatar and avatar.decided_by for avatar in found] == ["model", "cache", "model"]
 
 
 def test_twins_with_one_bad_neighbour_are_all_decided(bench: Bench) -> None:
@@ -524,3 +536,32 @@ def test_a_late_worker_does_not_disturb_its_successor(bench: Bench) -> None:
     bench.run()
     assert bench.state("a") == ("approved", "clear")
     assert places(bench.store, "a") == []
+
+
+def test_a_full_batch_calls_other_workers(bench: Bench, store: Store) -> None:
+    """A burst wakes idle workers one after another: whoever takes as much as it may rings again."""
+    rung: list[Stage] = []
+    bench.outcomes = Outcomes(store, "", Recorder(), rung.append)
+    bench.drain = bench.new_drain(batch_size=2)
+    bench.upload("a", bytes([CLEAR]))
+    assert bench.run() == 1
+    assert rung == []
+    for upload_id in ("b", "c", "d"):
+        bench.upload(upload_id, bytes([CLEAR]))
+    assert bench.run() == 3
+    wait_until(lambda: rung == [Stage.MODERATE], 30, "help is called")
+
+
+def test_a_late_verdict_is_dropped_and_said(bench: Bench, store: Store) -> None:
+    """Decided elsewhere after our lease ran out: the first verdict stands, the log names it."""
+    bench.upload("a", bytes([EXPLICIT]))
+
+    def decide_elsewhere(_pixels: Any) -> None:
+        store.advance([change(store, "a", AvatarState.APPROVED, leaves=Stage.MODERATE)])
+
+    bench.engine.before = decide_elsewhere
+    with capture_logs() as logs:
+        assert bench.run() == 0
+    assert bench.state("a")[0] == "approved"
+    [said] = [line for line in logs if line["event"] == "verdict_superseded"]
+    assert (said["upload_id"], said["state"], said["seq"]) == ("a", "approved", 2)

@@ -57,6 +57,29 @@ def test_every_picture_counts_once_in_every_grouping(dataset: Path, home: Path) 
     assert "data:image/jpeg;base64," in page
 
 
+def test_people_read_words(dataset: Path, home: Path, tmp_path: Path) -> None:
+    """One picture is no `1 pictures`, and what was left out is no Python."""
+    assert "Left out: 1 damaged, 1 the same as another." in run(str(dataset)).output
+    folder = tmp_path / "one" / "harmless"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes((dataset / "harmless/photo/0.jpg").read_bytes())
+    page = tmp_path / "one.html"
+    result = run(str(folder.parent), "--html", str(page))
+    assert "No false blocks among 1 harmless picture: the true rate" in result.output.replace(
+        "\n", " "
+    )
+    assert "1 picture: 1 harmless, 0 explicit" in page.read_text()
+
+
+def test_pictures_that_all_are_damaged_are_a_usage_error(home: Path, tmp_path: Path) -> None:
+    """One clear line instead of a stack trace."""
+    (tmp_path / "bad" / "harmless").mkdir(parents=True)
+    (tmp_path / "bad" / "harmless" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    result = run(str(tmp_path / "bad"))
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == "none of 1 picture could be scored: 1 damaged"
+
+
 def test_a_picture_is_scored_once(
     dataset: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

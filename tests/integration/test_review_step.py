@@ -16,11 +16,11 @@ from producer.images import Images
 from producer.metrics import Recorder
 from producer.settings import Settings
 from producer.store import Store
-from tests.support import TOKEN, change, claim, places, submit
+from tests.support import TOKEN, change, claim, new_upload, places, submit
 from worker.outcomes import Outcomes
 from worker.pictures import SafePictures
 from worker.review.answers import Answer
-from worker.tasks import ReviewStep
+from worker.tasks import ReviewStep, shown_sha256
 
 SHA = "a" * 64
 
@@ -88,3 +88,17 @@ def test_a_person_never_sees_another_picture_than_the_model_did(
     avatar = Avatar(upload_id="bait", state=AvatarState.HELD, seq=2, sha256=SHA)
     with pytest.raises(ImageChanged):
         SafePictures(images, {}).safe_jpeg(avatar)
+
+
+def test_an_opinion_is_reused_only_for_what_was_shown() -> None:
+    """The same content is the same question; another frame or background of it is another."""
+    still = new_upload("a", sha256="ab" * 32)
+    assert shown_sha256(still) == shown_sha256(new_upload("b", sha256="ab" * 32)) == "ab" * 32
+    others = [
+        still,
+        new_upload("a", sha256="cd" * 32),
+        new_upload("a", sha256="ab" * 32, frame=3),
+        new_upload("a", sha256="ab" * 32, background="black"),
+        new_upload("a", sha256="ab" * 32, frame=3, background="black"),
+    ]
+    assert len({shown_sha256(one) for one in others}) == 5

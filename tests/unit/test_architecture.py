@@ -23,6 +23,7 @@ SPOKES = [
     {"decode", "decode_child", "formats", "frames", "views", "colours", "flat"},
     {"bundle", "engine", "calibration", "style", "cpus", "memory"},
     {"review"},
+    {"judging"},
     {"callback"},
     {"drain"},
     {"ledger", "ledger_reads", "ledger_table", "ledger_counts", "migrations"},

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from producer.cli import COMMANDS
 from scripts import list_licences
@@ -22,6 +27,17 @@ MANIFESTS = [
     for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
     for document in yaml.safe_load_all(path.read_text())
 ]
+
+
+def analyze() -> str:
+    """The path of systemd-analyze; the test is skipped, but not in CI, where there is none."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        message = "systemd-analyze is not installed; on Debian: apt-get install systemd"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return program
 
 
 def test_the_producer_alone_installs_nothing_heavy() -> None:
@@ -81,6 +97,13 @@ def test_compose_starts_what_exists_and_locks_it_down() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"]
         assert service["healthcheck"]["test"]
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["mem_limit"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    # As root without DAC_OVERRIDE the image's entry point fails at its second start.
+    assert services["redis"]["user"] == "999:1000"
+    assert "cap_add" not in services["redis"]
     assert services["api"]["profiles"] == ["console"]
     assert services["rabbitmq"]["profiles"] == ["rabbitmq"]
 
@@ -121,6 +144,67 @@ def test_manifests_name_settings_and_commands_that_exist() -> None:
     assert "avatarmod_oldest_seconds" in scaled["spec"]["triggers"][0]["metadata"]["query"]
 
 
+def test_manifests_follow_kubernetes_schemas() -> None:
+    """Strictly: a field that Kubernetes does not know is an error."""
+    known = [m for m in MANIFESTS if m["kind"] != "ScaledObject"]
+    assert len(known) >= 9
+    for manifest in known:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    wrong = copy.deepcopy(next(m for m in known if m["kind"] == "Deployment"))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readOnlyRootFilesystem"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_scaled_object_follows_kedas_types() -> None:
+    """Every field is one that KEDA knows, with a value of its type."""
+    from cloudcoil.models.keda.v1alpha1 import ScaledObject
+
+    manifest = next(m for m in MANIFESTS if m["kind"] == "ScaledObject")
+    read = ScaledObject.model_validate(manifest)
+    assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest
+
+
+def test_the_daemon_finds_no_mistake_in_the_units(tmp_path: Path) -> None:
+    """By systemd-analyze verify, with programs where the units name them."""
+    program = analyze()
+    for name in ("avatarmod", "valkey-server"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    for unit in [*UNITS, ROOT / "deploy" / "systemd" / "avatarmod.target"]:
+        text = unit.read_text().replace("/opt/avatarmod/bin", str(tmp_path))
+        (tmp_path / unit.name).write_text(text)
+    files = [str(tmp_path / unit.name) for unit in UNITS]
+    command = [program, "verify", "--man=no", *files, str(tmp_path / "avatarmod.target")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_are_exposed_little(unit: Path) -> None:
+    """As docs/security.md says: at most 1.4 of 10, by systemd-analyze security."""
+    command = [analyze(), "security", "--offline=true", "--no-pager", "--threshold=15", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-300:] + result.stderr
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page is in the navigation; links and anchors between pages lead somewhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    for page in ROOT.glob("docs/*.md"):
+        folder = "" if page.stem == "index" else page.stem
+        assert (tmp_path / folder / "index.html").exists()
+
+
 def test_every_extra_named_in_the_documents_exists() -> None:
     """Pip warns about an unknown extra and installs without it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -137,3 +221,24 @@ def test_the_installer_is_a_program() -> None:
     script = ROOT / "deploy" / "install.sh"
     result = subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_the_lowest_versions_are_those_the_security_page_names() -> None:
+    """What reads hostile bytes is never installed with a fault that is known."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [
+        Requirement(need)
+        for group in ("worker", "api")
+        for need in project["optional-dependencies"][group]
+    ]
+    lowest = {
+        need.name.lower(): part.version
+        for need in needs
+        for part in need.specifier
+        if part.operator == ">="
+    }
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"^\| (\S+) \| ([0-9.]+) \|", page, re.MULTILINE)
+    assert len(named) >= 4
+    for name, version in named:
+        assert lowest[name.lower()] == version

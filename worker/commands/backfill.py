@@ -8,7 +8,9 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,9 +30,23 @@ from producer.images import Images
 from producer.logs import configure_logging
 from producer.settings import load_settings
 from worker.accuracy import Rate
-from worker.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
+from worker.backfill import (
+    Backfill,
+    BackfillFile,
+    Item,
+    OnlyOne,
+    Progress,
+    is_running,
+    item_id,
+    remove,
+)
+from worker.commands.report import print_rows
 from worker.dataset import ENDINGS
 from worker.settings import WorkerSettings
+from worker.words import counted
+
+#: Characters of a name that is taken as it is.
+LONGEST_NAME = 60
 
 
 @click.command()
@@ -62,6 +78,7 @@ from worker.settings import WorkerSettings
 @click.option("--pause", "action", flag_value="pause", help="Let a running one wait (with --name).")
 @click.option("--resume", "action", flag_value="resume", help="Let it go on (with --name).")
 @click.option("--status", "action", flag_value="status", help="Show all backfills, or one by name.")
+@click.option("--forget", "action", flag_value="forget", help="Drop a finished one (with --name).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def backfill(
     source: str | None,
@@ -87,23 +104,46 @@ def backfill(
         return
     if source is None:
         raise click.UsageError("name a SOURCE: s3://bucket/prefix, a folder or a CSV file")
-    with BackfillFile(folder / f"{_slug(name or source)}.sqlite3") as file:
-        with OnlyOne(file):
-            file.list_items(source, list_source(settings, source, id_prefix))
+    if dry_run:
+        with (
+            tempfile.TemporaryDirectory() as here,
+            BackfillFile(Path(here) / "dry-run.sqlite3") as file,
+        ):
+            _list(settings, file, source, id_prefix)
+            _dry_run(settings, file, source, sample_size, as_json)
+        return
+    path = folder / f"{_slug(name or source)}.sqlite3"
+    with OnlyOne(path):
+        is_new = not path.exists()
+        with BackfillFile(path) as file:
+            try:
+                _list(settings, file, source, id_prefix)
+            except Exception:
+                if is_new:
+                    remove(path)
+                raise
             total = sum(file.counts().values())
-            if not total:
-                raise ConfigurationError(f"no pictures in {source}")
-            if dry_run:
-                _dry_run(settings, file, source, sample_size, as_json)
-                return
             file.note("paused", "")
             finished = _run(settings, file, source, id_prefix, rate, window)
-        outcomes = dict(file.outcomes())
-        if as_json:
-            click.echo(json.dumps({"finished": finished, "total": total, "outcomes": outcomes}))
-        else:
-            said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-            click.echo(f"{'finished' if finished else 'stopped'}: {total} pictures; {said or '-'}")
+            outcomes = file.outcomes()
+    if as_json:
+        found = {"finished": finished, "total": total, "outcomes": dict(outcomes)}
+        click.echo(json.dumps(found))
+    else:
+        click.echo(
+            f"{'finished' if finished else 'stopped'}: {counted(total, 'picture')}; "
+            f"{_said(outcomes)}"
+        )
+
+
+def _list(settings: WorkerSettings, file: BackfillFile, source: str, prefix: str) -> None:
+    file.list_items(source, list_source(settings, source, prefix))
+    if not file.counts():
+        raise ConfigurationError(f"no pictures in {source}")
+
+
+def _said(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "–"
 
 
 def list_source(settings: WorkerSettings, source: str, prefix: str) -> Iterator[Item]:
@@ -256,13 +296,19 @@ def duration(seconds: float) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a sample says about the whole; `gray` with its 95 % interval."""
+    """What a sample says about the whole; `gray` with its 95 % interval.
+
+    Args:
+        routes: where gray pictures go and at what price, in words.
+        yuan_per_1000: that price, the sample's regions weighted.
+    """
 
     total: int
     sampled: int
     verdicts: dict[str, int]
     seconds_per_picture: float
     gray: Rate
+    routes: tuple[str, ...]
     yuan_per_1000: float
 
     @property
@@ -272,7 +318,7 @@ class Forecast:
 
     @property
     def cost_yuan(self) -> tuple[float, float, float]:
-        """(expected, low, high) at the cheapest provider in use."""
+        """(expected, low, high) at the providers of the pictures' regions."""
         low, high = self.gray.interval
         price = self.total * self.yuan_per_1000 / 1000
         return (self.gray.value or 0.0) * price, low * price, high * price
@@ -287,6 +333,7 @@ class Forecast:
             "seconds_per_picture": round(self.seconds_per_picture, 5),
             "duration_s": round(self.duration_s, 1),
             "gray": self.gray.to_json(),
+            "routes": list(self.routes),
             "cost_yuan": {"expected": expected, "low": low, "high": high},
         }
 
@@ -301,29 +348,31 @@ def _dry_run(
         return
     expected, low, high = found.cost_yuan
     verdicts = ", ".join(f"{number} {verdict}" for verdict, number in found.verdicts.items())
-    click.echo(f"{found.total} pictures; of {found.sampled} sampled: {verdicts}")
+    click.echo(f"{counted(found.total, 'picture')}; of {found.sampled} sampled: {verdicts}")
     click.echo(
         f"about {duration(found.duration_s)} with one worker and no live uploads "
         f"({1000 * found.seconds_per_picture:.0f} ms a picture)"
     )
     click.echo(f"gray: {found.gray}; {expected:.2f} yuan for providers ({low:.2f} to {high:.2f})")
+    click.echo(f"money at {'; '.join(found.routes)}")
 
 
 def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total: int) -> Forecast:
     """Score a sample here and now, as a worker would."""
     from worker.bundle import Bundle
-    from worker.commands.tune import prices
     from worker.policy import load_policy
+    from worker.route_prices import route_price, routes
     from worker.scoring import Scorer
 
     policy, images = load_policy(settings.policy_file), Images(settings)
     bundle = Bundle.load(settings.bundle, settings.models_folder)
-    root, verdicts = Path(source), Counter[str]()
+    root, verdicts, regions = Path(source), Counter[str](), Counter[str]()
     start = f"backfill/{_slug(str(root))}/"
     with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
         began_s = None
         for item in items:
             try:
+                regions[item.region] += 1
                 local = root / item.image.removeprefix(start)
                 is_local = root.is_dir() and local.is_file()
                 data = local.read_bytes() if is_local else images.fetch(item.image, item.upload_id)
@@ -338,6 +387,7 @@ def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total
             began_s = began_s or time.monotonic()
         spent_s = time.monotonic() - (began_s or time.monotonic())
     images.close()
+    ways = routes(settings, regions)
     sampled = sum(verdicts.values())
     return Forecast(
         total=total,
@@ -345,7 +395,8 @@ def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total
         verdicts=dict(verdicts),
         seconds_per_picture=spent_s / max(sampled - 1, 1),
         gray=Rate(verdicts[str(Verdict.GRAY)], sampled),
-        yuan_per_1000=min(prices(settings).values(), default=0.0),
+        routes=tuple(map(str, ways)),
+        yuan_per_1000=route_price(ways),
     )
 
 
@@ -353,39 +404,86 @@ def forecast(settings: WorkerSettings, source: str, items: Iterable[Item], total
 
 
 def _act(folder: Path, action: str, name: str | None, as_json: bool) -> None:
-    paths = sorted(folder.glob("*.sqlite3"))
-    if name is not None:
-        paths = [path for path in paths if path.stem == _slug(name)]
-    if not paths or (action != "status" and name is None):
-        known = ", ".join(path.stem for path in sorted(folder.glob("*.sqlite3"))) or "none"
-        raise click.UsageError(f"give --name of a backfill; there are: {known}")
-    rows = []
-    for path in paths:
-        with BackfillFile(path) as file:
-            if action != "status":
-                file.note("paused", "yes" if action == "pause" else "")
-            rows.append(
-                {
-                    "name": path.stem,
-                    "source": file.fact("source"),
-                    "paused": bool(file.fact("paused")),
-                    "steps": dict(file.counts()),
-                    "outcomes": dict(file.outcomes()),
-                }
-            )
+    known = sorted(folder.glob("*.sqlite3"))
+    paths = [path for path in known if name is None or path.stem == _slug(name)]
+    if (name is None and action != "status") or (name is not None and not paths):
+        there = ", ".join(path.stem for path in known) or "none"
+        raise click.UsageError(f"give --name of a backfill; there are: {there}")
+    rows = [_forget(path) if action == "forget" else _row(path, action) for path in paths]
     if as_json:
         click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        click.echo(
-            f"{row['name']}  {row['source']}  {'paused' if row['paused'] else 'active'}  "
-            f"{row['steps']}  {row['outcomes']}"
-        )
+    elif not rows:
+        click.echo("no backfills")
+    else:
+        print_rows(Console(), *status_rows(rows))
+        for row in rows:
+            if hint := _hint(row):
+                click.echo(hint)
+
+
+def _row(path: Path, action: str) -> dict[str, Any]:
+    with BackfillFile(path) as file:
+        if action != "status":
+            file.note("paused", "yes" if action == "pause" else "")
+        is_paused = bool(file.fact("paused"))
+        if file.is_finished:
+            state = "finished"
+        elif is_running(path):
+            state = "paused" if is_paused else "running"
+        else:
+            state = "stopped"
+        return {
+            "name": path.stem,
+            "source": file.fact("source"),
+            "state": state,
+            "paused": is_paused,
+            "steps": dict(file.counts()),
+            "outcomes": dict(file.outcomes()),
+        }
+
+
+def _forget(path: Path) -> dict[str, Any]:
+    with OnlyOne(path):
+        row = _row(path, "status")
+        if row["state"] != "finished" and set(row["steps"]) - {"waiting"}:
+            raise ConfigurationError(
+                f"backfill {row['name']} is not finished; {_hint(row)}, and forget it then"
+            )
+        remove(path)
+    return {**row, "state": "forgotten"}
+
+
+def _hint(row: dict[str, Any]) -> str:
+    if row["state"] != "stopped":
+        return ""
+    command = shlex.join(["avatarmod", "backfill", row["source"], "--name", row["name"]])
+    return f"go on where it stopped with: {command}"
+
+
+def status_rows(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
+    """Backfills for people, one a row."""
+    header = ["name", "state", "pictures", "waiting", "in queue", "done", "outcomes", "source"]
+
+    def row(one: dict[str, Any]) -> list[object]:
+        steps = Counter(one["steps"])
+        done = steps["settled"] + steps["refused"]
+        return [
+            one["name"],
+            one["state"],
+            sum(steps.values()),
+            steps["waiting"],
+            steps["sent"],
+            done,
+            _said(Counter(one["outcomes"])),
+            one["source"],
+        ]
+
+    return header, [row(one) for one in rows]
 
 
 def _slug(text: str) -> str:
-    """A file name that tells sources apart."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[-40:].strip("-")
-    if plain == text:
+    """A file name that tells sources apart; what it gives stays what it is."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+    if plain == text and len(text) <= LONGEST_NAME:
         return text
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{plain[-40:].strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -106,7 +106,7 @@ def promote_command(name: str) -> None:
         found = promote(name, settings.models_folder)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"current is {found.id}")
+    click.echo(f"current in {settings.models_folder.resolve()} is {found.id}")
     _say_how(settings)
 
 
@@ -118,7 +118,7 @@ def rollback_command() -> None:
         found = roll_back(settings.models_folder)
     except BundleError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"current is {found.id}")
+    click.echo(f"current in {settings.models_folder.resolve()} is {found.id}")
     _say_how(settings)
 
 

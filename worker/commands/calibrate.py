@@ -27,6 +27,7 @@ from worker.page import Page, Series, line_chart
 from worker.policy import load_policy
 from worker.recalibration import FITS, Fit, Method, TooFewPictures, recalibrate
 from worker.settings import WorkerSettings
+from worker.words import counted
 
 
 @click.command("calibrate")
@@ -133,7 +134,8 @@ def _write(
 
 def _print(console: Console, bundle: Bundle, fits: list[Fit], best: Fit) -> None:
     console.print(
-        f"[bold]{bundle.id}[/], {best.explicit} explicit and {best.harmless} harmless pictures",
+        f"[bold]{bundle.id}[/], {best.explicit:,} explicit and "
+        f"{counted(best.harmless, 'harmless picture')}",
         highlight=False,
     )
     header = ["", "Brier", "log loss", "calibration error"]
@@ -154,7 +156,7 @@ def to_page(one: Evaluation, best: Fit, bundle: Bundle) -> str:
     """Before and after as one HTML file."""
     judged = [j for j in one.judged if j.scored.views]
     labels, now = accuracy.as_arrays([j.explicit for j in judged], [j.probability for j in judged])
-    page = Page("Calibration", f"{bundle.id}, {best.method}, {len(judged):,} pictures")
+    page = Page("Calibration", f"{bundle.id}, {best.method}, {counted(len(judged), 'picture')}")
     curves = []
     for name, values, colour in (
         ("before", now, "c2"),
@@ -168,7 +170,7 @@ def to_page(one: Evaluation, best: Fit, bundle: Bundle) -> str:
                 colour,
                 dots=True,
                 band=[b.explicit.interval for b in bins],
-                titles=[f"{b.count} pictures, {b.explicit}" for b in bins],
+                titles=[f"{counted(b.count, 'picture')}, {b.explicit}" for b in bins],
             )
         )
     curves.append(Series("right", [(0, 0), (1, 1)], "rejected", dashed=True))

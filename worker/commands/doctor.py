@@ -19,13 +19,20 @@ from kombu.exceptions import OperationalError
 from rich.console import Console
 from rich.table import Table
 
-from producer.connect import CONNECT_TIMEOUT_S, connect_store, find_redis_url, make_celery
+from producer.connect import (
+    CONNECT_TIMEOUT_S,
+    connect_store,
+    find_redis_url,
+    make_celery,
+    running_instance,
+)
 from producer.errors import ConfigurationError
 from producer.http_guard import check_reachable, parse_networks
 from producer.settings import load_settings
 from producer.store import Store
 from worker.alarms import evaluate, gather, provider_statuses
-from worker.settings import WorkerSettings
+from worker.policy import load_policy
+from worker.settings import WorkerSettings, unknown_variables
 
 #: Bytes of free disk below which the append-only file and the ledger are in danger.
 LOW_DISK_BYTES = 500 * 2**20
@@ -94,14 +101,15 @@ def _checks() -> Iterator[Check]:
     except ConfigurationError as error:
         yield Check("settings", "critical", str(error), "correct the environment")
         return
-    yield Check("settings", "fine", "readable")
+    yield _settings()
+    yield _policy(settings)
     yield _bundle(settings)
     yield _disk(settings)
     yield _callback(settings)
     try:
         store = connect_store(settings)
     except ConfigurationError as error:
-        yield Check("redis", "critical", str(error), "start `avatarmod up` or set the address")
+        yield Check("redis", "critical", str(error), _redis_fix(settings))
         return
     if settings.broker_url is not None:
         yield _broker(settings)
@@ -109,6 +117,33 @@ def _checks() -> Iterator[Check]:
         yield from _running(store, settings)
     finally:
         store.redis.close()
+
+
+def _settings() -> Check:
+    unknown = unknown_variables(os.environ)
+    if not unknown:
+        return Check("settings", "fine", "readable")
+    found = "; ".join(
+        f"{name} is no setting{f', {near} is' if near else ''}" for name, near in unknown.items()
+    )
+    return Check("settings", "warning", found, "correct or remove it: it has no effect")
+
+
+def _policy(settings: WorkerSettings) -> Check:
+    try:
+        policy = load_policy(settings.policy_file)
+    except ConfigurationError as error:
+        return Check(
+            "policy", "critical", str(error), "correct the file; workers do not start with it"
+        )
+    return Check("policy", "fine", f"{settings.policy_file or 'built in'}, {policy.version}")
+
+
+def _redis_fix(settings: WorkerSettings) -> str:
+    if settings.redis_url is None and running_instance(settings.data_folder) is not None:
+        log_file = settings.data_folder / "valkey" / "valkey.log"
+        return f"`avatarmod up` runs, its Valkey does not: look at the disk and at {log_file}"
+    return "start `avatarmod up` or set the address"
 
 
 def _broker(settings: WorkerSettings) -> Check:

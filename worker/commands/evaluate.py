@@ -118,7 +118,7 @@ def open_dataset(
     type=click.Path(exists=True, path_type=Path),
     help="Policy file instead of the one in use.",
 )
-@click.option("--region", type=click.Choice(list(Region)), help="Whose cut-offs apply.")
+@click.option("--region", type=click.Choice([str(r) for r in Region]), help="Whose cut-offs apply.")
 @click.option(
     "--html",
     "html_file",
@@ -199,7 +199,7 @@ def print_evaluation(console: Console, one: Evaluation) -> None:
     console.print(f"[bold]{one.bundle}[/], policy {one.policy}", highlight=False)
     print_rows(console, *rate_rows(one))
     print_rows(console, *score_rows(one))
-    if one.skipped or one.duplicates:
-        console.print(f"Left out: {one.skipped or 'none'}, {one.duplicates} duplicates")
+    if left_out := one.left_out():
+        console.print(f"Left out: {left_out}.", highlight=False)
     for sentence in one.unknowns():
         console.print(sentence, style="yellow")

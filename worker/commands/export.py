@@ -14,7 +14,10 @@ except ImportError as error:
     @click.command("export", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def export(arguments: tuple[str, ...]) -> None:
-        """Make a bundle of an image classifier (needs more packages)."""
+        """Make a bundle of an image classifier.
+
+        Its options show when its packages are there: pip install 'avatar-moderation[export-light]'.
+        """
         raise click.ClickException(
             f"{_MISSING} is not installed; exporting needs: "
             "pip install 'avatar-moderation[export-light]'"

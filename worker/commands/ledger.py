@@ -15,6 +15,10 @@ import click
 
 from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
+from worker.words import counted
+
+#: Stories with a hole that a check names.
+MOST_BROKEN = 100
 
 #: Rows of one Parquet row group.
 ROW_GROUP = 20_000
@@ -66,7 +70,7 @@ def export_command(
                 written = _write_csv(rows, file)
     finally:
         book.close()
-    click.echo(f"{written} events", err=True)
+    click.echo(counted(written, "event"), err=True)
 
 
 @ledger.command("check")
@@ -78,7 +82,7 @@ def check_command(as_json: bool) -> None:
 
     settings = load_settings(Settings)
     book = Ledger.open(settings)
-    broken = book.broken_stories()
+    broken = book.broken_stories(MOST_BROKEN)
     span = book.span()
     book.close()
     waiting: int | None = None
@@ -102,10 +106,34 @@ def check_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        for name, value in facts.items():
-            click.echo(f"{name.replace('_', ' ')}: {'-' if value is None else value}")
+        _say_checked(facts, settings.report_timezone)
     if broken or dropped:
         raise SystemExit(1)
+
+
+def _say_checked(facts: dict[str, Any], zone: str) -> None:
+    for name in ("first_at", "last_at"):
+        click.echo(f"{name.removesuffix('_at')} event: {_when(facts[name], zone)}")
+    for name in ("waiting_in_redis", "dropped_by_the_memory_guard"):
+        words = name.replace("_", " ").replace("redis", "Redis")
+        value = facts[name]
+        click.echo(f"{words}: {'not known' if value is None else counted(value, 'event')}")
+    broken = facts["broken_stories"]
+    if not broken:
+        click.echo("stories with a hole: none")
+        return
+    most = " or more" if len(broken) == MOST_BROKEN else ""
+    click.echo(f"stories with a hole: {len(broken)}{most}")
+    for story in broken:
+        kept, last = counted(story["transitions"], "transition"), story["seq"]
+        click.echo(f"  {story['upload_id']}: {kept} kept, the last one is number {last}")
+
+
+def _when(at: float | None, zone: str) -> str:
+    if at is None:
+        return "none"
+    moment = dt.datetime.fromtimestamp(at, zoneinfo.ZoneInfo(zone))
+    return f"{moment:%Y-%m-%d %H:%M:%S} {zone}"
 
 
 @ledger.command("drain")
@@ -121,7 +149,7 @@ def drain_command() -> None:
     while moved := book.drain(store):
         total += moved
     book.close()
-    click.echo(f"{total} events")
+    click.echo(counted(total, "event"))
 
 
 def parse_date(text: str | None, zone: str) -> float | None:

@@ -108,8 +108,9 @@ def samples_of(folder: Path, all_files: bool = False) -> list[Sample]:
 @contextlib.contextmanager
 def instance(settings: WorkerSettings, *, quiet: bool) -> Iterator[None]:
     """The running instance, or one that is started and stopped here."""
-    from worker.supervisor import Supervisor
+    from worker.supervisor import Supervisor, wait_for_starting
 
+    wait_for_starting(settings.data_folder)
     if settings.redis_url is not None or running_instance(settings.data_folder) is not None:
         yield
         return

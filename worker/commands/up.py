@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
+import structlog
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from producer.settings import load_settings
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, unknown_variables
+
+log = structlog.get_logger()
 
 
 @click.command()
@@ -21,6 +25,8 @@ def up() -> None:
 
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "up")
+    for name, nearest in unknown_variables(os.environ).items():
+        log.warning("unknown_setting", name=name, nearest=nearest, effect="none")
     stop = stop_on_signals()
     with Supervisor(settings, stop=stop) as supervisor:
         print_banner(Console(stderr=True), supervisor.facts(), settings)

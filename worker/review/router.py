@@ -112,7 +112,7 @@ class Router:
         """Take one gray upload one step further.
 
         Args:
-            sha256: of the uploaded bytes, lower-case hex.
+            sha256: names what is shown, lower-case hex; an opinion on the same is reused.
             region: whose providers may see it.
             jpeg: gives the normalised picture; called only when a provider will be asked.
             probability: calibrated, 0..1; only the budget rule looks at it.

@@ -25,7 +25,7 @@ from producer.enqueue import Producer
 from producer.errors import ConfigurationError
 from producer.store import Store, Transition
 from worker.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
-from worker.commands.backfill import backfill, duration, list_source
+from worker.commands.backfill import _slug, backfill, duration, list_source
 from worker.samples import cartoon_face, encode, landscape
 from worker.settings import WorkerSettings
 
@@ -218,9 +218,9 @@ def test_only_one_process_runs_a_backfill(tmp_path: Path) -> None:
     """The second is told so."""
     with (
         a_file(tmp_path, 1) as file,
-        OnlyOne(file),
+        OnlyOne(file.path),
         pytest.raises(ConfigurationError, match="another process"),
-        OnlyOne(file),
+        OnlyOne(file.path),
     ):
         pass
 
@@ -265,6 +265,7 @@ def test_a_dry_run_tells_time_and_money(
     cost = answer["cost_yuan"]
     assert cost["low"] <= cost["expected"] <= cost["high"]
     assert not accepted(store)
+    assert CliRunner().invoke(backfill, ["--status"]).output == "no backfills\n"
 
 
 def test_a_bucket_is_listed_page_by_page(
@@ -325,6 +326,65 @@ def test_a_prefix_that_no_id_can_have_is_refused(settings: WorkerSettings, tmp_p
     for prefix in ("../", "a b/", "/./"):
         with pytest.raises(ConfigurationError, match="cannot begin an upload id"):
             list(list_source(settings, str(tmp_path), prefix))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (None, "no folder or file"),
+        ("name\nx\n", "needs the column upload_id"),
+        ("upload_id,region\na,\nb,mars\n", "line 3: region 'mars'"),
+        ("upload_id\n", "no pictures in"),
+    ],
+)
+def test_what_cannot_be_listed_is_no_backfill(
+    settings: WorkerSettings, tmp_path: Path, lines: str | None, said: str
+) -> None:
+    """A slip of the pen leaves no entry behind."""
+    source = tmp_path / "ids.csv"
+    if lines is not None:
+        source.write_text(lines)
+    result = CliRunner().invoke(backfill, [str(source)])
+    assert said in str(result.exception)
+    assert CliRunner().invoke(backfill, ["--status", "--json"]).stdout == "[]\n"
+    assert list((settings.data_folder / "backfills").iterdir()) == []
+
+
+def test_the_state_is_told_and_a_finished_one_forgotten(settings: WorkerSettings) -> None:
+    """Running while its process lives, then stopped and to be gone on with, at last finished."""
+
+    def status() -> str:
+        result = CliRunner().invoke(backfill, ["--status"], env={"COLUMNS": "160"})
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    path = settings.data_folder / "backfills" / "mine.sqlite3"
+    forget = ["--forget", "--name", "mine"]
+    with BackfillFile(path) as file:
+        file.list_items("my ids.csv", [Item("a", ""), Item("b", "")])
+        with OnlyOne(path):
+            assert status().splitlines()[1].split()[:6] == ["mine", "running", "2", "2", "0", "0"]
+            assert "another process" in str(CliRunner().invoke(backfill, forget).exception)
+        file.move("sent", {"a": ""})
+        assert "stopped" in status()
+        assert "avatarmod backfill 'my ids.csv' --name mine" in status()
+        assert "not finished" in str(CliRunner().invoke(backfill, forget).exception)
+        file.move("settled", {"a": "approved", "b": "blocked"})
+    assert status().splitlines()[1].split()[:2] == ["mine", "finished"]
+    assert "1 approved, 1 blocked" in status()
+    assert "forgotten" in CliRunner().invoke(backfill, forget).output
+    assert status() == "no backfills\n"
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_backfill_of_a_long_path_can_be_named(settings: WorkerSettings, tmp_path: Path) -> None:
+    """The name that the status shows is the name that the other options take."""
+    source = tmp_path / "-".join(["avatars"] * 9)
+    folder = settings.data_folder / "backfills"
+    with BackfillFile(folder / f"{_slug(str(source))}.sqlite3") as file:
+        file.list_items(str(source), [Item("a", "")])
+    [row] = json.loads(CliRunner().invoke(backfill, ["--status", "--json"]).stdout)
+    assert CliRunner().invoke(backfill, ["--pause", "--name", row["name"]]).exit_code == 0
 
 
 def test_ids_are_readable_where_they_can_be() -> None:

@@ -15,7 +15,8 @@ from producer.settings import Settings
 from producer.store import Store
 from tests.integration.ledger.conftest import upload
 from worker.commands.ledger import ledger as command
-from worker.ledger import Ledger
+from worker.ledger import Ledger, write_transaction
+from worker.ledger_table import events
 
 
 @pytest.fixture
@@ -55,6 +56,34 @@ def test_dates_limit_the_export(filled: Path) -> None:
     result = CliRunner().invoke(command, ["export", "--since", "soon"])
     assert result.exit_code == 2
     assert "write it like 2026-11-01" in result.output
+
+
+def test_a_check_can_be_read(filled: Path) -> None:
+    """Dates instead of seconds since 1970, and no Python where nothing is broken."""
+    book = Ledger.open(Settings(data_folder=filled))
+    with write_transaction(book.engine) as connection:
+        connection.execute(events.update().values(at=0.0).where(events.c.upload_id == "two"))
+    book.close()
+    result = CliRunner().invoke(command, ["check"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == "first event: 1970-01-01 08:00:00 Asia/Shanghai"
+    assert result.stdout.splitlines()[-1] == "stories with a hole: none"
+    assert "waiting in Redis: not known" in result.stdout
+
+
+def test_a_check_names_what_is_broken(filled: Path) -> None:
+    """One line a story, and exit code 1."""
+    book = Ledger.open(Settings(data_folder=filled))
+    with write_transaction(book.engine) as connection:
+        second = (events.c.upload_id == "two") & (events.c.seq == 2)
+        connection.execute(events.update().values(seq=3).where(second))
+    book.close()
+    result = CliRunner().invoke(command, ["check"])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-2:] == [
+        "stories with a hole: 1",
+        "  two: 2 transitions kept, the last one is number 3",
+    ]
 
 
 def test_check_answers_also_without_redis(filled: Path) -> None:

@@ -15,12 +15,14 @@ import pytest
 import sqlalchemy as sa
 
 from producer.contract import AvatarState, Opinion
+from producer.decisions import Decisions
 from producer.errors import ConfigurationError, LedgerUnavailable
 from producer.settings import Settings
 from producer.store import Store
 from tests.integration.ledger.conftest import advance, upload
 from worker.ledger import HEAD, MIGRATIONS, Ledger, LedgerDrain, ledger_url
 from worker.ledger_table import events
+from worker.report import make_report, tier_rows
 
 TENCENT = Opinion(provider="tencent", decision="block", cost_yuan=0.0015, latency_s=0.2)  # type: ignore[arg-type]
 
@@ -144,7 +146,7 @@ def test_counts_by_tier_state_and_provider(ledger: Ledger, store: Store) -> None
     assert day.to_json()["cost_yuan"] == pytest.approx(0.003)
     latencies = ledger.latencies(day.start, day.end)
     assert {tier: found.count for tier, found in latencies.items()} == {
-        "all": 11,
+        "machine": 10,
         "model": 6,
         "rule": 2,
         "review": 2,
@@ -186,6 +188,54 @@ def test_labels_prefer_the_operator_and_find_the_content(ledger: Ledger, store: 
         hashes["g"]: (False, "operator:eve"),
         hashes["h"]: (True, "review:aliyun"),
     }
+
+
+def test_a_decision_that_was_taken_back_is_no_label(ledger: Ledger, store: Store) -> None:
+    """The last word of an operator counts; taken back it is none, and a provider's counts again."""
+    decisions = Decisions(store, lambda _: "")
+    for name in "uvw":
+        upload(store, name, AvatarState.REVIEWING)
+    advance(store, "v", AvatarState.APPROVED, {"decided_by": "review:tencent"})
+    for name in "uvw":
+        decisions.decide(name, "approved", by="eve")
+        decisions.decide(name, "blocked", by="eve")
+        decisions.undo(name, by="ann")
+    decisions.decide("w", "approved", by="ann")
+    drain_all(ledger, store)
+    hashes = {name: ledger.story(name)[1]["sha256"] for name in "vw"}
+    assert ledger.labels() == {
+        hashes["v"]: (False, "review:tencent"),
+        hashes["w"]: (False, "operator:ann"),
+    }
+
+
+def test_latencies_are_those_of_the_first_verdict_and_people_stand_apart(
+    ledger: Ledger, store: Store
+) -> None:
+    """A decision after one taken back and a rescan's review are no second first verdict."""
+    decisions = Decisions(store, lambda _: "")
+    for name in ("clear", "rescanned"):
+        upload(store, name)
+    advance(store, "rescanned", AvatarState.REVIEWING, {"decided_by": "model"})
+    advance(store, "rescanned", AvatarState.BLOCKED, {"decided_by": "review:tencent"})
+    upload(store, "gray", AvatarState.HELD)
+    decisions.decide("gray", "approved", by="eve")
+    decisions.undo("gray", by="eve")
+    decisions.decide("gray", "blocked", by="eve")
+    drain_all(ledger, store)
+    made = make_report(ledger, Settings(), "day", 2)
+    found = {tier: latency.count for tier, latency in made.latencies.items()}
+    assert found == {"model": 2, "machine": 2, "operator": 1}
+    assert [row[0] for row in tier_rows(made)[1]] == ["model", "machine", "operator"]
+
+
+def test_uploads_are_counted_by_region(ledger: Ledger, store: Store) -> None:
+    """Each upload once, however often it was decided."""
+    for number in range(3):
+        upload(store, f"u{number}", AvatarState.HELD)
+    advance(store, "u0", AvatarState.APPROVED, {"decided_by": "operator:eve"})
+    drain_all(ledger, store)
+    assert ledger.regions() == {"domestic": 3}
 
 
 def test_old_events_are_deleted(ledger: Ledger, store: Store) -> None:
