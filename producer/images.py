@@ -51,12 +51,12 @@ from producer.settings import Settings
 #: Folder in the default store for what comes in with its bytes, one folder a day.
 RECEIVED = "received"
 
+#: Redirects that are followed on the way to a picture.
+MAX_REDIRECTS = 3
+
 #: What S3-compatible services answer to keys that they do not know or that do not fit.
 #: Source: Amazon S3 API reference, list of error codes.
 BAD_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
-
-#: Redirects that are followed on the way to a picture.
-MAX_REDIRECTS = 3
 
 
 def check_image_reference(reference: str, allowed: Sequence[IPNetwork] = ()) -> str:
