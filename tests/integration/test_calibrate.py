@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from producer.errors import ConfigurationError
 from worker.bundle import Bundle
 from worker.commands.calibrate import calibrate
-from worker.scoring import Scored, Scorer
+from worker.tools.scoring import Scored, Scorer
 
 
 @pytest.fixture

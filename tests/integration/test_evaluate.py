@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from producer.errors import ConfigurationError
 from worker.commands.evaluate import evaluate_command
-from worker.dataset import Words, all_harmless, read_dataset
 from worker.samples import dunes, encode, landscape
+from worker.tools.dataset import Words, all_harmless, read_dataset
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_picture_is_scored_once(
 ) -> None:
     """The second run needs no model: what was scored is remembered."""
     first = run(str(dataset), "--json")
-    monkeypatch.setattr("worker.scoring.make_engine", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("worker.tools.scoring.make_engine", lambda *_: pytest.fail("scored again"))
     assert run(str(dataset), "--json").stdout == first.stdout
 
 

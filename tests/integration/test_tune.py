@@ -14,7 +14,7 @@ from worker.commands.tune import tune
 from worker.ledger import Ledger, to_row, write_transaction
 from worker.ledger_table import events
 from worker.policy import load_policy
-from worker.scoring import Scored, Scorer
+from worker.tools.scoring import Scored, Scorer
 
 
 @pytest.fixture

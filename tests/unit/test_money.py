@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.money import MonthlyCost, Prices
+from worker.tools.money import MonthlyCost, Prices
 
 
 def test_the_design_notes_table() -> None:

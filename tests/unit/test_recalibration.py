@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker.calibration import Identity
-from worker.recalibration import FEWEST_OF_EACH, TooFewPictures, check_enough, recalibrate
+from worker.tools.recalibration import FEWEST_OF_EACH, TooFewPictures, check_enough, recalibrate
 
 
 def sample(count: int, *, seed: int = 1) -> tuple[list[float], list[bool]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.policy import CutOffs, Policy, parse_policy
-from worker.tuning import (
+from worker.tools.tuning import (
     Limits,
     Sample,
     Setting,
@@ -28,7 +28,7 @@ from worker.tuning import (
 @pytest.fixture(autouse=True)
 def _few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brute force bears only small samples."""
-    monkeypatch.setattr("worker.tuning.FEWEST", 1)
+    monkeypatch.setattr("worker.tools.tuning.FEWEST", 1)
 
 
 TRAFFIC = Traffic(
@@ -191,7 +191,7 @@ def test_what_is_written_reads_back() -> None:
 
 def test_a_style_without_labels_keeps_its_cut_offs(monkeypatch: pytest.MonkeyPatch) -> None:
     """No photograph was given: photographs are judged as before, not all blocked."""
-    monkeypatch.setattr("worker.tuning.FEWEST", 20)
+    monkeypatch.setattr("worker.tools.tuning.FEWEST", 20)
     rows = [(n / 60, False, True, False) for n in range(30)]
     rows += [(0.7 + n / 100, True, True, False) for n in range(19)]
     found = search(make(rows), Policy(), TRAFFIC, Limits())

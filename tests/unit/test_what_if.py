@@ -8,7 +8,7 @@ import pytest
 
 from producer.contract import Verdict
 from worker.policy import CutOffs, Policy
-from worker.what_if import what_if
+from worker.tools.what_if import what_if
 
 PRESENT = Policy()
 STRICT = Policy(

@@ -28,7 +28,9 @@ from producer.errors import ConfigurationError
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.settings import load_settings
-from worker.backfill import (
+from worker.commands.report import print_rows
+from worker.settings import WorkerSettings
+from worker.tools.backfill import (
     Backfill,
     BackfillFile,
     Item,
@@ -38,10 +40,8 @@ from worker.backfill import (
     item_id,
     remove,
 )
-from worker.commands.report import print_rows
-from worker.dataset import ENDINGS
-from worker.settings import WorkerSettings
-from worker.words import counted
+from worker.tools.dataset import ENDINGS
+from worker.tools.words import counted
 
 #: Characters of a name that is taken as it is.
 LONGEST_NAME = 60
@@ -295,7 +295,7 @@ def duration(seconds: float) -> str:
 def _dry_run(
     settings: WorkerSettings, file: BackfillFile, source: str, count: int, as_json: bool
 ) -> None:
-    from worker.forecast import forecast
+    from worker.tools.forecast import forecast
 
     root, images = Path(source), Images(settings)
     start = f"backfill/{_slug(str(root))}/"

@@ -16,18 +16,18 @@ from producer.contract import Region
 from producer.errors import ConfigurationError
 from producer.logs import configure_logging
 from producer.settings import load_settings
-from worker import accuracy
 from worker.bundle import Bundle
 from worker.calibration import calibration_to_dict
 from worker.commands.bundle import write_copy
 from worker.commands.evaluate import dataset_options, open_dataset, open_scorers, progress_bar
 from worker.commands.report import print_rows
-from worker.evaluation import Evaluation, evaluate
-from worker.page import Page, Series, line_chart
 from worker.policy import load_policy
-from worker.recalibration import FITS, Fit, Method, TooFewPictures, recalibrate
 from worker.settings import WorkerSettings
-from worker.words import counted
+from worker.tools import accuracy
+from worker.tools.evaluation import Evaluation, evaluate
+from worker.tools.page import Page, Series, line_chart
+from worker.tools.recalibration import FITS, Fit, Method, TooFewPictures, recalibrate
+from worker.tools.words import counted
 
 
 @click.command("calibrate")

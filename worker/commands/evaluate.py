@@ -20,12 +20,12 @@ from producer.logs import configure_logging
 from producer.settings import load_settings
 from worker.bundle import Bundle
 from worker.commands.report import print_rows
-from worker.dataset import Labelled, Words, all_harmless, from_ledger, read_dataset
-from worker.evaluation import Evaluation, evaluate
-from worker.evaluation_page import rate_rows, score_rows, to_page
 from worker.policy import load_policy
-from worker.scoring import Scorer, score_memory
 from worker.settings import WorkerSettings
+from worker.tools.dataset import Labelled, Words, all_harmless, from_ledger, read_dataset
+from worker.tools.evaluation import Evaluation, evaluate
+from worker.tools.evaluation_page import rate_rows, score_rows, to_page
+from worker.tools.scoring import Scorer, score_memory
 
 #: What stands for the ledger instead of a path.
 LEDGER = "ledger"

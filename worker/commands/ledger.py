@@ -15,7 +15,7 @@ import click
 
 from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
-from worker.words import counted
+from worker.tools.words import counted
 
 #: Stories with a hole that a check names.
 MOST_BROKEN = 100

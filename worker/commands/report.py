@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from producer.settings import Settings, load_settings
-from worker.report import (
+from worker.tools.report import (
     By,
     Report,
     make_report,

@@ -18,8 +18,8 @@ from producer.settings import load_settings
 from worker.commands.evaluate import open_scorers
 from worker.ledger_reads import LedgerReads
 from worker.policy import load_policy
-from worker.rescan import Rescan
 from worker.settings import WorkerSettings
+from worker.tools.rescan import Rescan
 
 #: Seconds between two looks while live uploads wait.
 YIELD_S = 0.5

@@ -17,7 +17,7 @@ from producer.settings import load_settings
 from worker.commands.evaluate import open_scorers
 from worker.policy import load_policy
 from worker.settings import WorkerSettings
-from worker.shadow import Shadow
+from worker.tools.shadow import Shadow
 
 #: Seconds between two looks at the ledger when it has nothing new.
 IDLE_S = 2.0

@@ -18,16 +18,16 @@ from producer.logs import configure_logging
 from producer.settings import load_settings
 from worker.commands.evaluate import dataset_options, open_dataset, open_scorers, progress_bar
 from worker.commands.report import print_rows
-from worker.dataset import Labelled
-from worker.evaluation import Evaluation, evaluate
-from worker.evaluation_page import blurred_thumbnail
-from worker.page import Page
 from worker.policy import Policy, load_policy
-from worker.report import percent
-from worker.route_prices import prices, route_price, routes
-from worker.scoring import Scorer
 from worker.settings import WorkerSettings
-from worker.tuning import (
+from worker.tools.dataset import Labelled
+from worker.tools.evaluation import Evaluation, evaluate
+from worker.tools.evaluation_page import blurred_thumbnail
+from worker.tools.page import Page
+from worker.tools.report import percent
+from worker.tools.route_prices import prices, route_price, routes
+from worker.tools.scoring import Scorer
+from worker.tools.tuning import (
     Limits,
     Sample,
     Traffic,
@@ -36,9 +36,9 @@ from worker.tuning import (
     lacking,
     search,
 )
-from worker.tuning_page import Result, money_rows, policy_file, setting_rows, to_page
-from worker.what_if import Change, WhatIf, what_if
-from worker.words import counted
+from worker.tools.tuning_page import Result, money_rows, policy_file, setting_rows, to_page
+from worker.tools.what_if import Change, WhatIf, what_if
+from worker.tools.words import counted
 
 #: Where the ledger has less than a day of uploads.
 ASSUMED_UPLOADS_PER_DAY = 5000.0

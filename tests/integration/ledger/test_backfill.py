@@ -24,10 +24,10 @@ from producer.contract import AvatarState, Priority, Stage
 from producer.enqueue import Producer
 from producer.errors import ConfigurationError
 from producer.store import Store, Transition
-from worker.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
 from worker.commands.backfill import _slug, backfill, duration, list_source
 from worker.samples import cartoon_face, encode, landscape
 from worker.settings import WorkerSettings
+from worker.tools.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from producer.store import Store
 from tests.integration.ledger.conftest import advance, upload
 from worker.ledger import HEAD, MIGRATIONS, Ledger, LedgerDrain, ledger_url
 from worker.ledger_table import events
-from worker.report import make_report, tier_rows
+from worker.tools.report import make_report, tier_rows
 
 TENCENT = Opinion(provider="tencent", decision="block", cost_yuan=0.0015, latency_s=0.2)  # type: ignore[arg-type]
 

@@ -12,9 +12,9 @@ from producer.store import Store
 from tests.integration.ledger.conftest import advance
 from worker.bundle import Bundle
 from worker.policy import CutOffs, Policy
-from worker.rescan import Rescan
-from worker.scoring import Scored, Scorer
 from worker.settings import WorkerSettings
+from worker.tools.rescan import Rescan
+from worker.tools.scoring import Scored, Scorer
 
 HALF = CutOffs(approve_below=0.4, block_from=0.6)
 POLICY = Policy(photo=HALF, drawn=HALF)

@@ -17,9 +17,9 @@ from worker.commands.report import report
 from worker.ledger import Ledger
 from worker.policy import CutOffs, Policy
 from worker.samples import encode, landscape
-from worker.scoring import Scorer
 from worker.settings import WorkerSettings
-from worker.shadow import Shadow, is_sampled
+from worker.tools.scoring import Scorer
+from worker.tools.shadow import Shadow, is_sampled
 
 BLOCKS_ALL = Policy(
     photo=CutOffs(approve_below=0.0, block_from=0.0),

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.accuracy import Bools, Floats, Rate
-from worker.money import DAYS_PER_MONTH
 from worker.policy import CutOffs, Policy
+from worker.tools.accuracy import Bools, Floats, Rate
+from worker.tools.money import DAYS_PER_MONTH
 
 #: Cut-offs tried for each style; more distinct probabilities than this are thinned evenly.
 CANDIDATES = 400

@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from producer.errors import ModerationError
-from worker import accuracy
-from worker.accuracy import Rate
-from worker.dataset import Labelled
-from worker.evaluation import Evaluation
-from worker.page import COLOURS, Page, Series, bar_chart, line_chart
 from worker.policy import Policy
-from worker.scoring import Scorer
-from worker.words import counted
+from worker.tools import accuracy
+from worker.tools.accuracy import Rate
+from worker.tools.dataset import Labelled
+from worker.tools.evaluation import Evaluation
+from worker.tools.page import COLOURS, Page, Series, bar_chart, line_chart
+from worker.tools.scoring import Scorer
+from worker.tools.words import counted
 
 #: Thumbnails: side in pixels and radius of the blur; nobody should have to see what is there.
 THUMB_PX, BLUR_PX = 160, 9

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from producer.settings import Settings
 from worker.ledger_counts import Latency, PeriodCounts, ShadowCounts
 from worker.ledger_reads import MACHINE, LedgerReads, period_bounds
-from worker.money import NOTE_GRAY_SHARE, NOTE_UPLOADS_PER_DAY, MonthlyCost, Prices
-from worker.page import Page, bar_chart
+from worker.tools.money import NOTE_GRAY_SHARE, NOTE_UPLOADS_PER_DAY, MonthlyCost, Prices
+from worker.tools.page import Page, bar_chart
 
 By = Literal["day", "week", "month"]
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from worker import accuracy
-from worker.accuracy import Bools, Floats
 from worker.calibration import Calibration, Isotonic, Platt, fit_isotonic, fit_platt
+from worker.tools import accuracy
+from worker.tools.accuracy import Bools, Floats
 
 Method = Literal["platt", "isotonic"]
 

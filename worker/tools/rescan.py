@@ -17,7 +17,7 @@ from producer.contract import FINAL_STATES, Avatar, AvatarState, Region, Stage, 
 from producer.errors import ModerationError
 from producer.store import Store, Transition
 from worker.policy import Judgement, Policy
-from worker.scoring import Scored, Scorer
+from worker.tools.scoring import Scored, Scorer
 
 #: Records read in one round trip.
 PIECE = 100

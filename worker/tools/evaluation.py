@@ -12,13 +12,13 @@ from typing import Any
 
 from producer.contract import Region, Verdict
 from producer.errors import ConfigurationError, InvalidInput, ModerationError
-from worker import accuracy
-from worker.accuracy import Rate
 from worker.bundle import Bundle
-from worker.dataset import Labelled
 from worker.policy import Policy
-from worker.scoring import Scored, Scorer
-from worker.words import counted
+from worker.tools import accuracy
+from worker.tools.accuracy import Rate
+from worker.tools.dataset import Labelled
+from worker.tools.scoring import Scored, Scorer
+from worker.tools.words import counted
 
 #: Lower edges of the size bands, pixels of the shorter side.
 SIZE_BANDS_PX = (0, 80, 160, 320)

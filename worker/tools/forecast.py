@@ -10,13 +10,13 @@ from typing import Any
 
 from producer.contract import Region, Verdict
 from producer.errors import InvalidInput, ModerationError
-from worker.accuracy import Rate
-from worker.backfill import Item
 from worker.bundle import Bundle
 from worker.policy import load_policy
-from worker.route_prices import route_price, routes
-from worker.scoring import Scorer
 from worker.settings import WorkerSettings
+from worker.tools.accuracy import Rate
+from worker.tools.backfill import Item
+from worker.tools.route_prices import route_price, routes
+from worker.tools.scoring import Scorer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from worker.accuracy import Rate
-from worker.evaluation import Evaluation
-from worker.evaluation_page import rate_text
-from worker.page import Page, Series, line_chart
 from worker.policy import Policy
-from worker.report import percent, yuan
-from worker.route_prices import Route
-from worker.tuning import Lack, Limits, Setting, Traffic, policy_toml
-from worker.words import counted
+from worker.tools.accuracy import Rate
+from worker.tools.evaluation import Evaluation
+from worker.tools.evaluation_page import rate_text
+from worker.tools.page import Page, Series, line_chart
+from worker.tools.report import percent, yuan
+from worker.tools.route_prices import Route
+from worker.tools.tuning import Lack, Limits, Setting, Traffic, policy_toml
+from worker.tools.words import counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

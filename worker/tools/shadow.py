@@ -19,7 +19,7 @@ from producer.errors import InvalidInput, ModerationError
 from producer.store import Store
 from worker.ledger_reads import LedgerReads
 from worker.policy import Policy
-from worker.scoring import Scorer
+from worker.tools.scoring import Scorer
 
 log = structlog.get_logger()
 

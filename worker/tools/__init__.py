@@ -1,0 +1,1 @@
+"""What people run beside the workers, which import nothing of it: evaluation, costs, backfills."""
