@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import tempfile
@@ -50,6 +51,9 @@ from producer.settings import Settings
 
 #: Folder in the default store for what comes in with its bytes, one folder a day.
 RECEIVED = "received"
+
+#: Source: NAME_MAX of Linux' file systems.
+MAX_NAME_BYTES = 255
 
 #: Redirects that are followed on the way to a picture.
 MAX_REDIRECTS = 3
@@ -375,9 +379,12 @@ class Images:
 def default_name(upload_id: str) -> str:
     """File or object name of an upload that has no reference of its own.
 
-    Percent-encoded, so that an id with slashes stays one name; an id of dots stays harmless.
+    Percent-encoded, so that an id with slashes stays one name; an id of dots stays harmless. What
+    would be too long for a file's name is `~`, which no id has, and the id's SHA-256 in hex.
     """
     name = quote(upload_id, safe="")
+    if len(name) > MAX_NAME_BYTES:
+        return f"~{hashlib.sha256(upload_id.encode()).hexdigest()}"
     return name.replace(".", "%2E") if set(name) == {"."} else name
 
 

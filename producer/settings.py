@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     image_store: str = Field(
         "",
         description="Where images without a reference of their own lie: a folder or "
-        "s3://bucket/prefix; empty: `images` in the data folder.",
+        "s3://bucket/prefix; empty: `images` in the data folder. Each lies under its upload id, "
+        "percent-encoded; over 255 bytes: under `~` and the id's SHA-256 in hex.",
     )
     s3_endpoint_url: str = Field("", description="Endpoint of an S3-compatible store; empty: AWS.")
     s3_region: str = Field("us-east-1", description="Region of the S3 store.")

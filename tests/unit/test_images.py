@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -142,6 +143,9 @@ def test_every_id_has_one_name_of_its_own(one: str, other: str) -> None:
         (".", "%2E"),
         ("..", "%2E%2E"),
         ("...", "%2E%2E%2E"),
+        ("a" * 200, "a" * 200),
+        ("@" * 85, "%40" * 85),
+        ("@" * 86, "~" + hashlib.sha256(b"@" * 86).hexdigest()),
     ],
 )
 def test_an_id_is_percent_encoded(upload_id: str, name: str) -> None:
