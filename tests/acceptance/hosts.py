@@ -310,7 +310,8 @@ class Fleet(Servers):
             store.redis.close()
 
     def _settings(self) -> Settings:
-        names = ("redis_url", "broker_url", "redis_replicas", "namespace", "callback_url")
+        names = ["redis_url", "broker_url", "redis_replicas", "namespace", "callback_url"]
+        names += ["private_networks"]
         variables = {name: f"AVATARMOD_{name.upper()}" for name in names}
         given = {n: self.env[v] for n, v in variables.items() if v in self.env}
         return load_settings(Settings, **given)
