@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from producer.contract import AvatarState
+from producer.errors import PrivateAddress
 from tests.acceptance.conftest import Instance, eventually, picture
 from worker.samples import png_bomb
 
@@ -97,9 +98,10 @@ def test_each_bad_picture_has_its_reason(shared: Instance) -> None:
         for name in files:
             producer.enqueue(name)
         producer.enqueue("bad-missing")
-        producer.enqueue("bad-private", "http://10.0.0.1/a.png")
-        producer.enqueue("bad-name", "http://nowhere.invalid.:1/a.png")
-        expected |= {"bad-missing": "missing", "bad-private": "invalid_upload"}
+        with pytest.raises(PrivateAddress, match=r"10\.0\.0\.1 is a private address"):
+            producer.enqueue("bad-private", "https://10.0.0.1/a.png")
+        producer.enqueue("bad-name", "https://nowhere.invalid.:1/a.png")
+        expected["bad-missing"] = "missing"
 
         def reasons() -> dict[str, str]:
             avatars = store.get_many(list(expected))
