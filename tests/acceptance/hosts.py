@@ -131,7 +131,8 @@ def remove_leftovers() -> None:
             _remove_namespace(name)
     for link in json.loads(_ip("-json", "link")):
         if _is_leftover(link["ifname"]):
-            _ip("link", "delete", link["ifname"])
+            # It goes with its namespace, which may be just now.
+            _ip("link", "delete", link["ifname"], gone="Cannot find device")
 
 
 def _is_leftover(name: str) -> bool:
@@ -140,14 +141,18 @@ def _is_leftover(name: str) -> bool:
 
 
 def _remove_namespace(namespace: str) -> None:
-    for pid in _ip("netns", "pids", namespace).split():
+    gone = "No such file"
+    for pid in _ip("netns", "pids", namespace, gone=gone).split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-    _ip("netns", "delete", namespace)
+    _ip("netns", "delete", namespace, gone=gone)
 
 
-def _ip(*arguments: str) -> str:
+def _ip(*arguments: str, gone: str = "") -> str:
+    """What `ip` says; nothing when it says that what it should work on is `gone`."""
     run = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if gone and gone in run.stderr:
+        return ""
     assert run.returncode == 0, f"ip {' '.join(arguments)}: {run.stderr.strip()}"
     return run.stdout
 
