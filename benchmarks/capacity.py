@@ -38,9 +38,9 @@ PLANNED_SHARE = 0.7
 class Costs:
     """Seconds for one upload (or row), all processor time but the web tier's."""
 
-    moderate_s: float = 0.031
-    valkey_s: float = 0.0012
-    callback_cpu_s: float = 0.0023
+    moderate_s: float = 0.0273
+    valkey_s: float = 0.00088
+    callback_cpu_s: float = 0.0028
     web_tier_s: float = 0.05
     ledger_row_s: float = 0.00009
     rows_per_upload: float = 3.0
