@@ -34,7 +34,33 @@ PATIENCE_S = 90.0
 SECRET = "whsec_" + base64.b64encode(os.urandom(32)).decode()
 
 
-class Instance:
+class WebTierSide:
+    """This process beside workers of other processes, on their Redis and broker."""
+
+    def settings(self) -> Settings:
+        """Settings of a web tier there."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def producer(self) -> Iterator[Producer]:
+        """A producer of this process on the workers' queue."""
+        producer = Producer.connect(self.settings())
+        try:
+            yield producer
+        finally:
+            producer.store.redis.close()
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        """The workers' store."""
+        store = connect_store(self.settings())
+        try:
+            yield store
+        finally:
+            store.redis.close()
+
+
+class Instance(WebTierSide):
     """One `avatarmod up` with everything it starts; use as a context manager."""
 
     def __init__(self, folder: Path, web_tier: Receiver, **env: str) -> None:
@@ -113,24 +139,6 @@ class Instance:
             timeout=PATIENCE_S,
             check=False,
         )
-
-    @contextlib.contextmanager
-    def producer(self) -> Iterator[Producer]:
-        """A producer of this process on the instance's queue."""
-        producer = Producer.connect(self.settings())
-        try:
-            yield producer
-        finally:
-            producer.store.redis.close()
-
-    @contextlib.contextmanager
-    def store(self) -> Iterator[Store]:
-        """The instance's store."""
-        store = connect_store(self.settings())
-        try:
-            yield store
-        finally:
-            store.redis.close()
 
     def settings(self) -> Settings:
         """Settings of a web tier beside the instance."""

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,12 +25,9 @@ from urllib.parse import unquote
 
 import redis
 
-from producer.connect import connect_store
-from producer.enqueue import Producer
 from producer.settings import Settings, load_settings
-from producer.store import Store
 from tests.acceptance.brokers import Servers, free_port
-from tests.acceptance.conftest import PATIENCE_S, SECRET
+from tests.acceptance.conftest import PATIENCE_S, SECRET, WebTierSide
 from tests.support import wait_until
 from worker.embedded import server_binary
 from worker.receiver import Receiver
@@ -225,7 +221,7 @@ def _answers(client: redis.Redis) -> bool:
     return False
 
 
-class Fleet(Servers):
+class Fleet(Servers, WebTierSide):
     """Workers on hosts, each with a data folder of its own, against one Redis.
 
     Args:
@@ -296,25 +292,8 @@ class Fleet(Servers):
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"-- {log.stem}\n{super(Fleet, self).tail(log.stem)}" for log in logs)
 
-    @contextlib.contextmanager
-    def producer(self) -> Iterator[Producer]:
-        """A producer of this process on the fleet's Redis and broker."""
-        producer = Producer.connect(self._settings())
-        try:
-            yield producer
-        finally:
-            producer.store.redis.close()
-
-    @contextlib.contextmanager
-    def store(self) -> Iterator[Store]:
-        """The fleet's store."""
-        store = connect_store(self._settings())
-        try:
-            yield store
-        finally:
-            store.redis.close()
-
-    def _settings(self) -> Settings:
+    def settings(self) -> Settings:
+        """Settings of a web tier on the network."""
         names = ["redis_url", "broker_url", "redis_replicas", "namespace", "callback_url"]
         names += ["private_networks"]
         variables = {name: f"AVATARMOD_{name.upper()}" for name in names}

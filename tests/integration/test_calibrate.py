@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from producer.errors import ConfigurationError
+from tests.integration.scores import score_in_content
 from worker.bundle import Bundle
 from worker.commands.calibrate import calibrate
-from worker.tools.scoring import Scored, Scorer
+from worker.tools.scoring import Scorer
 
 
 @pytest.fixture
@@ -28,18 +29,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").write_text(str(raw))
 
-    def score(self: Scorer, data: bytes) -> Scored:
-        return Scored(
-            sha256=data.hex(),
-            format="PNG",
-            width_px=200,
-            height_px=200,
-            views=((float(data), 0, "", "whole"),),
-            drawn=0.0,
-            flat="",
-        )
-
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "score", score_in_content)
     monkeypatch.setenv("AVATARMOD_DATA_FOLDER", str(tmp_path / "data"))
     monkeypatch.setenv("AVATARMOD_MODELS_FOLDER", str(tmp_path / "models"))
     return root

@@ -10,29 +10,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from producer.settings import Settings
+from tests.integration.scores import score_in_content
 from worker.commands.tune import tune
 from worker.ledger import Ledger, to_row, write_transaction
 from worker.ledger_table import events
 from worker.policy import load_policy
-from worker.tools.scoring import Scored, Scorer
+from worker.tools.scoring import Scorer
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder; a picture's content is its raw score."""
-
-    def score(self: Scorer, data: bytes) -> Scored:
-        return Scored(
-            sha256=data.hex(),
-            format="PNG",
-            width_px=200,
-            height_px=200,
-            views=((float(data), 0, "", "whole"),),
-            drawn=0.0,
-            flat="",
-        )
-
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "score", score_in_content)
     monkeypatch.setenv("AVATARMOD_DATA_FOLDER", str(tmp_path / "data"))
     return tmp_path
 
