@@ -32,6 +32,7 @@ from producer.store import Store
 from worker.ledger_counts import MICRO
 from worker.ledger_reads import LedgerReads
 from worker.ledger_table import events
+from worker.sqlite_wal import use_wal
 
 log = structlog.get_logger()
 
@@ -350,9 +351,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     def _configure(connection: Any, _record: Any) -> None:
         # SQLAlchemy begins transactions itself, see below; the driver must not.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
         # What was trimmed from Redis must survive a power cut here.
-        connection.execute("PRAGMA synchronous=FULL")
+        use_wal(connection, synchronous="FULL")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -26,6 +26,7 @@ from producer.contract import AvatarState, Priority, is_upload_id
 from producer.enqueue import Producer, Upload
 from producer.errors import ConfigurationError, InvalidInput, QueueFull, StorageUnavailable
 from worker.passage import SETTLED
+from worker.sqlite_wal import use_wal
 
 log = structlog.get_logger()
 
@@ -84,8 +85,7 @@ class BackfillFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        use_wal(self._db, synchronous="NORMAL")
         self._db.executescript(SCHEMA)
 
     def __enter__(self) -> Self:

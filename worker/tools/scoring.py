@@ -24,6 +24,7 @@ from worker.decode import DecodeLimits, Decoder
 from worker.engine import Engine
 from worker.policy import Judgement, Policy, ViewScore, judge
 from worker.settings import WorkerSettings
+from worker.sqlite_wal import use_wal
 from worker.style import StyleHead
 from worker.views import View, ViewOptions
 
@@ -173,8 +174,7 @@ class ScoreMemory:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=10, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
+        use_wal(self._connection, synchronous="NORMAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS scores (sha256 TEXT, how TEXT, scored TEXT NOT NULL, "
             "PRIMARY KEY (sha256, how)) WITHOUT ROWID"

@@ -1,8 +1,8 @@
 """Which cut-offs meet a target at the least cost? Exact search over what labelled pictures allow.
 
 The approve cut-offs alone decide what is missed, the block cut-offs alone what is wrongly blocked,
-and what lies between costs money. So the two sides are searched apart: each is a choice of one
-cut-off for photos and one for drawings that decides as many pictures as its limit allows. Pure.
+and what lies between costs money. So each side shares its limit out between photos and drawings in
+every way that no other is better than, and the best pair of a way of each is taken. Pure.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
     """The cut-offs within the limits that leave the least gray; None where there are none.
 
     Where a style has fewer than `FEWEST` explicit pictures nothing is known of its misses, and its
-    present approve cut-off stays; the same for harmless ones and the block cut-off. Least gray is
-    not promised where a style comes out with no gray at all.
+    present approve cut-off stays; the same for harmless ones and the block cut-off. Among settings
+    with the same gray, fewer wrong ones count. Cut-offs are rounded to six digits, towards gray.
     """
     explicit, harmless = int(sample.explicit.sum()), int((~sample.explicit).sum())
     weights = np.where(
@@ -201,9 +201,18 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
         (present.photo.block_from, present.drawn.block_from),
         below=False,
     )
-    if low is None or high is None:
+    if not len(low.cuts) or not len(high.cuts):
         return None
-    photo, drawn = (_pair(a, b) for a, b in zip(low, high, strict=True))
+    # Where the sides of a style overlap, any cut-off between them decides everything.
+    all_of = [weights[(sample.drawn == style) & ~sample.decided].sum() for style in (False, True)]
+    gain = np.minimum(low.gain[:, None, :] + high.gain[None, :, :], all_of).sum(axis=2)
+    wrong = low.wrong[:, None] + high.wrong[None, :]
+    fewest = np.where(gain >= gain.max() - 1e-12, wrong, wrong.max() + 1)
+    i, j = np.unravel_index(int(np.argmin(fewest)), fewest.shape)
+    photo, drawn = (
+        _pair(float(low.cuts[i, s]), float(high.cuts[j, s]), low.fixed[s], high.fixed[s])
+        for s in (0, 1)
+    )
     found = apply(sample, photo, drawn, traffic)
     return found if found.route_yuan_per_month <= limits.yuan_per_month + 1e-9 else None
 
@@ -268,6 +277,23 @@ def _most_hits(limit: float, total: int, cautious: bool) -> int:
     return hits
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Side:
+    """Ways to share the wrong ones that a limit allows between photos and drawings.
+
+    Args:
+        cuts: the last cut-off within what is shared out, (n, 2).
+        gain: the weight that each decides, (n, 2).
+        wrong: how many wrong ones both decide together, (n,).
+        fixed: of photos, of drawings: too little is known to move the present cut-off.
+    """
+
+    cuts: Floats
+    gain: Floats
+    wrong: npt.NDArray[np.int64]
+    fixed: tuple[bool, bool]
+
+
 def _side(
     sample: Sample,
     wrong: Bools,
@@ -276,9 +302,9 @@ def _side(
     present: tuple[float, float],
     *,
     below: bool,
-) -> tuple[float, float] | None:
-    """(photo, drawn) cut-offs that decide the most weight with at most `most` wrong ones."""
-    tables = []
+) -> _Side:
+    """Every way to decide with at most `most` wrong ones that no other way is better than."""
+    tables, fixed = [], []
     for is_drawn, cut in zip((False, True), present, strict=True):
         mine = (sample.drawn == is_drawn) & ~sample.decided
         known = int((mine & wrong).sum()) >= FEWEST
@@ -286,19 +312,23 @@ def _side(
         tables.append(
             _table(sample.probability[mine], wrong[mine], weights[mine], cuts, below=below)
         )
+        fixed.append(not known)
     (cuts_a, wrong_a, gain_a), (cuts_b, wrong_b, gain_b) = tables
-    fits = wrong_a[:, None] + wrong_b[None, :] <= most
-    if not fits.any():
-        return None
-    gain = np.where(fits, gain_a[:, None] + gain_b[None, :], -1.0)
-    at = np.unravel_index(int(np.argmax(gain)), gain.shape)
-    return float(cuts_a[at[0]]), float(cuts_b[at[1]])
+    last = np.searchsorted(wrong_b, most - wrong_a, side="right") - 1
+    a = np.flatnonzero(last >= 0)
+    b = last[a]
+    return _Side(
+        cuts=np.column_stack((cuts_a[a], cuts_b[b])),
+        gain=np.column_stack((gain_a[a], gain_b[b])),
+        wrong=wrong_a[a] + wrong_b[b],
+        fixed=(fixed[0], fixed[1]),
+    )
 
 
 def _table(
     probability: Floats, wrong: Bools, weights: Floats, cuts: Floats, *, below: bool
 ) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
-    """(cut-offs, how many wrong ones each decides, how much weight each decides)."""
+    """(cut-offs, how many wrong ones each decides, how much weight each decides), least first."""
     order = np.argsort(probability)
     ranked = probability[order]
     places = np.searchsorted(ranked, cuts, side="left")
@@ -306,7 +336,7 @@ def _table(
     mass = np.concatenate(([0.0], np.cumsum(weights[order])))
     if below:
         return cuts, wrongs[places], mass[places]
-    return cuts, wrongs[-1] - wrongs[places], mass[-1] - mass[places]
+    return cuts[::-1], (wrongs[-1] - wrongs[places])[::-1], (mass[-1] - mass[places])[::-1]
 
 
 def candidates(probability: Floats) -> Floats:
@@ -320,10 +350,11 @@ def candidates(probability: Floats) -> Floats:
     return thinned
 
 
-def _pair(low: float, high: float) -> CutOffs:
+def _pair(low: float, high: float, low_fixed: bool, high_fixed: bool) -> CutOffs:
     """Where the two sides overlap, nothing is gray, and any cut between them keeps both limits."""
     if low > high:
-        low = high = (low + high) / 2
+        middle = (low + high) / 2
+        low, high = (low, low) if low_fixed else (high, high) if high_fixed else (middle, middle)
     return CutOffs(approve_below=_round_down(low), block_from=_round_up(high))
 
 
