@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import queue
 import signal
 import socket
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -206,7 +205,7 @@ class _Child:
 
     def __init__(self, limits: DecodeLimits, options: ViewOptions) -> None:
         self._limits = limits
-        self._greeting = pickle.dumps((limits, options))
+        self._greeting = {"limits": asdict(limits), "options": asdict(options)}
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._pictures = 0
@@ -242,7 +241,7 @@ class _Child:
     def _greet(self) -> None:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         try:
-            self._send({}, self._greeting, deadline_s)
+            self._send(self._greeting, b"", deadline_s)
             header, _ = self._receive(deadline_s)
         except (OSError, EOFError, ValueError) as error:
             status = self._end()

@@ -1,8 +1,8 @@
 """The process in which hostile files are decoded; started by `decode.Decoder`, one file at a time.
 
-Reads requests from a socket and answers each with JSON and raw pixels, never with pickles: what a
-broken codec may have taken over must not be trusted by the worker. It ends when the socket closes,
-when its parent is gone, and by the kernel's hand when a file takes too much processor time.
+Reads requests from a socket and answers each with JSON and raw pixels: what a broken codec may have
+taken over must not be trusted by the worker. It ends when the socket closes, when its parent is
+gone, and by the kernel's hand when a file takes too much processor time.
 Imports neither onnxruntime nor Celery.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -33,12 +32,15 @@ def main(fd: int) -> None:
         # A stop is for the parent to decide: a service manager signals the whole group.
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as link:
-        limits, options = pickle.loads(_receive(link)[1])
+        greeting, _ = _receive(link)
         try:
-            from worker import frames, views
+            from worker import formats, frames, pixels, views
         except ImportError as error:
             _send(link, {"error": f"{error}; install avatar-moderation[worker]"})
             return
+        limits = formats.DecodeLimits(**greeting["limits"])
+        spec = pixels.InputSpec.from_dict(greeting["options"].pop("spec"))
+        options = views.ViewOptions(spec=spec, **greeting["options"])
         frames.prepare_codecs()
         warnings.simplefilter("ignore")
         _restrict(limits.memory_bytes)

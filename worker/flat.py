@@ -49,7 +49,7 @@ def explain(image: Image.Image) -> str | None:
     if is_single_colour(image):
         return "single colour"
     # Nearly every picture is let go on a sample of it, before its pixels are touched.
-    sample = _sample(image)
+    sample = np.asarray(_few(image, 64)).astype(np.int16)
     if _is_gradient(sample):
         return "gradient" if _is_gradient(np.asarray(image).astype(np.int16)) else None
     colours = _two_colours(sample)
@@ -62,13 +62,28 @@ def explain(image: Image.Image) -> str | None:
 
 def is_single_colour(image: Image.Image) -> bool:
     """Whether no pixel differs from another by what an eye could see."""
-    return all(high - low <= SINGLE_LEVELS for low, high in image.getextrema())  # type: ignore[misc]
+    # Nearly every picture is let go on a few of its pixels.
+    if _levels_apart(_few(image, 8)) > SINGLE_LEVELS:
+        return False
+    return _levels_apart(image) <= SINGLE_LEVELS
 
 
-def _sample(image: Image.Image) -> Levels:
+def _levels_apart(image: Image.Image) -> int:
+    return max(high - low for low, high in image.getextrema())  # type: ignore[misc]
+
+
+def shows_nothing(pixels: npt.NDArray[np.uint8]) -> bool:
+    """`is_single_colour` of (height_px, width_px, 3)."""
+    few = pixels[::32, ::32]
+    if np.ptp(few, axis=(0, 1)).max() > SINGLE_LEVELS:
+        return False
+    return bool(np.ptp(pixels, axis=(0, 1)).max() <= SINGLE_LEVELS)
+
+
+def _few(image: Image.Image, side_px: int) -> Image.Image:
     """Single pixels of an even grid that reaches every edge."""
-    size = (min(64, image.width), min(64, image.height))
-    return np.asarray(image.resize(size, Image.Resampling.NEAREST)).astype(np.int16)
+    size = (min(side_px, image.width), min(side_px, image.height))
+    return image.resize(size, Image.Resampling.NEAREST)
 
 
 def _is_gradient(pixels: Levels) -> bool:
@@ -76,15 +91,21 @@ def _is_gradient(pixels: Levels) -> bool:
     height, width = pixels.shape[:2]
     if min(height, width) < _GRADIENT_SIDE_PX:
         return False
-    x, y = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
-    terms, levels = _terms(x, y), pixels.reshape(-1, 3)
-    step = max(1, len(levels) // 500)
-    factors, *_ = np.linalg.lstsq(terms[::step], levels[::step], rcond=None)
-    return bool(np.abs(terms @ factors - levels).max() <= _GRADIENT_LEVELS)
+    levels = pixels.reshape(-1, 3)
+    some = np.arange(0, len(levels), max(1, len(levels) // 500))
+    terms = _terms(some, pixels)
+    factors, *_ = np.linalg.lstsq(terms, levels[some], rcond=None)
+    if np.abs(terms @ factors - levels[some]).max() > _GRADIENT_LEVELS:
+        return False
+    everywhere = _terms(np.arange(len(levels)), pixels)
+    return bool(np.abs(everywhere @ factors - levels).max() <= _GRADIENT_LEVELS)
 
 
-def _terms(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1).reshape(-1, 6)
+def _terms(places: npt.NDArray[np.intp], pixels: Levels) -> npt.NDArray[np.float64]:
+    """The polynomial's terms at these places of a picture, counted row by row."""
+    height, width = pixels.shape[:2]
+    x, y = places % width / width, places // width / height
+    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
 
 
 def _two_colours(sample: Levels) -> tuple[Levels, Levels] | None:
@@ -92,14 +113,21 @@ def _two_colours(sample: Levels) -> tuple[Levels, Levels] | None:
     edge = np.concatenate([sample[0], sample[-1], sample[:, 0], sample[:, -1]])
     ground = np.median(edge, axis=0).astype(np.int16)
     pixels = sample.reshape(-1, 3)
-    from_ground = np.abs(pixels - ground).max(axis=1)
+    from_ground = _apart(pixels, ground)
     if from_ground.max() <= _CELL_LEVELS:
         return None
     # The half that differs most: soft edges lie between the two colours.
     ink_like = from_ground >= np.median(from_ground[from_ground > _CELL_LEVELS])
     ink = np.median(pixels[ink_like], axis=0).astype(np.int16)
-    near = np.minimum(from_ground, np.abs(pixels - ink).max(axis=1)) <= _CELL_LEVELS
+    near = np.minimum(from_ground, _apart(pixels, ink)) <= _CELL_LEVELS
     return (ground, ink) if near.mean() >= _TWO_COLOURS_SHARE else None
+
+
+def _apart(pixels: Levels, colour: Levels) -> Levels:
+    """Levels by which each of (n, 3) pixels differs from a colour at most, (n,)."""
+    red, green, blue = np.abs(pixels - colour).T
+    apart: Levels = np.maximum(np.maximum(red, green), blue)
+    return apart
 
 
 def _is_identicon(pixels: Levels) -> bool:

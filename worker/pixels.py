@@ -129,7 +129,7 @@ def fit(image: Image.Image, spec: InputSpec) -> Uint8Array:
         return np.array(image.resize((spec.width_px, spec.height_px), resample, box=box))
     resized = np.asarray(image.resize((width_px, height_px), resample))
     crop = resized[top_px : top_px + spec.height_px, left_px : left_px + spec.width_px]
-    return np.array(crop, order="C")
+    return np.ascontiguousarray(crop)
 
 
 def _resized_size(width_px: int, height_px: int, spec: InputSpec) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def look(frames: Frames, options: ViewOptions) -> tuple[list[View], str | None]:
         for frame, share in _choose(frames, options.max_frames)
     ]
     views = [view for each in shown for view in _views(each, options)]
-    telling = [view for view in views if not flat.is_single_colour(Image.fromarray(view.pixels))]
+    telling = [view for view in views if not flat.shows_nothing(view.pixels)]
     explanation = _explain_all(shown) if options.flat_rule else None
     # Where there is anything to see, what shows nothing is not worth an inference.
     views = telling or views[:1]
@@ -212,20 +212,25 @@ def spread(
 
 
 def _views(shown: _Shown, options: ViewOptions) -> Iterator[View]:
+    looks = [
+        (background, crop, pixels)
+        for background, image in shown.grounds
+        for crop, pixels in _crops(image, background, options)
+    ]
     seen: list[npt.NDArray[np.int16]] = []
-    for background, image in shown.grounds:
-        for crop, pixels in _crops(image, background, options):
+    for background, crop, pixels in looks:
+        if len(looks) > 1:
             thumb = thumbnail(Image.fromarray(pixels))
             if any(np.abs(thumb - other).max() < VISIBLE_LEVELS for other in seen):
                 continue
             seen.append(thumb)
-            yield View(
-                pixels=pixels,
-                frame=shown.frame.index,
-                background=background,
-                crop=crop,
-                shown_share=shown.share,
-            )
+        yield View(
+            pixels=pixels,
+            frame=shown.frame.index,
+            background=background,
+            crop=crop,
+            shown_share=shown.share,
+        )
 
 
 def _backgrounds(
