@@ -20,7 +20,8 @@ from typing import Any, cast
 import structlog
 
 from producer.contract import Avatar, AvatarState, Stage
-from producer.store import Store, Transition, callback_line
+from producer.outbox import callback_line
+from producer.store import Store, Transition
 
 log = structlog.get_logger()
 
@@ -224,9 +225,9 @@ class DeadLetters:
         return result.applied
 
     def _end_callback(self, item: str, by: str, delay_s: float) -> bool:
-        entry = self._store.callback(item)
+        entry = self._store.outbox.get(item)
         line = callback_line(entry.endpoint if entry else "")
-        return self._store.unbury_callback(item, line, delay_s=delay_s, detail={"by": by})
+        return self._store.outbox.unbury(item, line, delay_s=delay_s, detail={"by": by})
 
 
 def _read(item: str, text: str | None) -> DeadLetter | None:

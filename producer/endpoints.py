@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import redis
 
-from producer.store import LANES, CallbackEntry, Store, callback_line, server_of
+from producer.outbox import CallbackEntry, callback_line, server_of
+from producer.store import LANES, Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Endpoints:
 
     def all(self) -> list[Endpoint]:
         """Every endpoint that a callback ever went to."""
-        names = self._store.endpoints()
+        names = self._store.outbox.endpoints()
         pipe = self._store.redis.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(self._key(name))

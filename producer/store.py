@@ -1,7 +1,8 @@
 """The record of every upload in Redis, and each step that changes it: one Lua script a step.
 
 The record is the truth; a message on the broker only says "look now". What must still happen waits
-in a due set and is worked on under a lease; see `lua/` for the scripts.
+in a due set and is worked on under a lease; see `lua/` for the scripts. What a transition leaves
+behind is in `outbox.py` (callbacks) and `events.py` (the ledger's).
 
 Keys, all behind the prefix `{namespace}:` (the braces keep them in one Redis Cluster slot):
 
@@ -30,7 +31,6 @@ A *line* is a stage's name, or `callback:<endpoint>`: one slow endpoint cannot h
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import threading
@@ -38,9 +38,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import redis
+from redis.commands.core import Script
 
 from producer.contract import (
     FINAL_STATES,
@@ -49,6 +49,8 @@ from producer.contract import (
     Priority,
     Stage,
 )
+from producer.events import Events
+from producer.outbox import Outbox, callback_line, describe, endpoint_name
 
 #: Most urgent first; the order in which a claim empties them.
 LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
@@ -67,17 +69,8 @@ PATIENCE_S = 120.0
 
 T = TypeVar("T")
 
-#: Files in `lua/`, each one atomic step.
-SCRIPTS = (
-    "submit",
-    "claim",
-    "renew",
-    "put_back",
-    "transition",
-    "end_callback",
-    "replay_callback",
-    "guard_events",
-)
+#: Files in `lua/` that are run here, each one atomic step.
+SCRIPTS = ("submit", "claim", "renew", "put_back", "transition")
 
 #: States with an index, because somebody still has to act on them.
 OPEN_STATES = tuple(state for state in AvatarState if state not in FINAL_STATES)
@@ -131,37 +124,6 @@ class Advanced:
     seq: int
 
 
-@dataclasses.dataclass(frozen=True)
-class CallbackEntry:
-    """One undelivered callback. `at` is the transition's time, seconds since the epoch."""
-
-    item: str
-    upload_id: str
-    seq: int
-    url: str
-    endpoint: str
-    data: dict[str, Any]
-    at: float
-    attempts: int
-    first_failed_at: float | None
-
-
-def server_of(url: str) -> str:
-    """Scheme, host and port of a URL, without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def endpoint_name(url: str) -> str:
-    """Short stable name of the server behind a callback URL; safe inside a key."""
-    return hashlib.sha256(server_of(url).encode()).hexdigest()[:12]
-
-
-def callback_line(endpoint: str) -> str:
-    """The line that callbacks to one endpoint wait in."""
-    return f"{Stage.CALLBACK}:{endpoint}"
-
-
 class Store:
     """Reads and changes records. Safe to share between threads.
 
@@ -186,14 +148,18 @@ class Store:
         self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self.record_ttl_s = record_ttl_s
-        folder = resources.files("producer") / "lua"
-        self._scripts = {
-            name: client.register_script((folder / f"{name}.lua").read_text()) for name in SCRIPTS
-        }
+        self._scripts = {name: self.script(name) for name in SCRIPTS}
+        self.outbox = Outbox(self)
+        self.events = Events(self)
 
     def key(self, *parts: str) -> str:
         """Full name of a key."""
         return self.prefix + ":".join(parts)
+
+    def script(self, name: str) -> Script:
+        """One atomic step, by the name of its file in `lua/`."""
+        text = (resources.files("producer") / "lua" / f"{name}.lua").read_text()
+        return self.redis.register_script(text)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -243,7 +209,7 @@ class Store:
         self._scripts["submit"](
             keys=[
                 self.key("avatar", upload_id),
-                self._due(Stage.MODERATE, avatar.priority),
+                self.due(Stage.MODERATE, avatar.priority),
                 self.key("open", AvatarState.QUEUED),
                 self.key("open", AvatarState.REVIEWING),
                 self.key("events"),
@@ -298,10 +264,10 @@ class Store:
                 self.key("lease", leaves),
                 self.key("holder", leaves),
                 self.key("crashes", leaves),
-                self._due(leaves, avatar.priority),
-                self._due(enters, avatar.priority),
+                self.due(leaves, avatar.priority),
+                self.due(enters, avatar.priority),
                 self.key("callback", callback_item),
-                self._due(callback_line(endpoint), avatar.priority),
+                self.due(callback_line(endpoint), avatar.priority),
                 self.key("endpoints"),
                 self.key("dead"),
                 self.key("dead", buried),
@@ -318,7 +284,7 @@ class Store:
                 callback_item,
                 endpoint,
                 change.callback_url,
-                json.dumps(public_data(avatar, change)) if callback_item else "",
+                json.dumps(_public_data(avatar, change)) if callback_item else "",
                 buried,
                 json.dumps(change.bury) if change.bury is not None else "",
                 2 * len(change.fields),
@@ -366,7 +332,7 @@ class Store:
                 self.key("lease", line),
                 self.key("holder", line),
                 self.key("crashes", line),
-                *(self._due(line, lane) for lane in lanes),
+                *(self.due(line, lane) for lane in lanes),
             ],
             args=[limit, lease_s, token, most_leased, int(busy)],
         )
@@ -403,13 +369,13 @@ class Store:
         """
         entity = self.key("callback" if line.startswith(Stage.CALLBACK) else "avatar", item)
         return self._put_back(
-            line, item, token, self._due(line, priority), delay_s, entity, fields, keep_crashes
+            line, item, token, self.due(line, priority), delay_s, entity, fields, keep_crashes
         )
 
     def drop(self, line: str, item: str, *, token: str) -> bool:
         """End the lease of an item that has nothing left to do on this line."""
         return self._put_back(
-            line, item, token, self._due(line, Priority.NORMAL), -1, self.key("avatar"), None, False
+            line, item, token, self.due(line, Priority.NORMAL), -1, self.key("avatar"), None, False
         )
 
     def _put_back(
@@ -436,173 +402,6 @@ class Store:
             )
         )
 
-    # -- callbacks -----------------------------------------------------------------------------
-
-    def endpoints(self) -> list[str]:
-        """Names of all endpoints that callbacks ever went to."""
-        return sorted(cast("set[str]", self.redis.smembers(self.key("endpoints"))))
-
-    def callback(self, item: str) -> CallbackEntry | None:
-        """The outbox entry `<upload id>#<seq>`, or None when it is done."""
-        fields = cast("dict[str, str]", self.redis.hgetall(self.key("callback", item)))
-        if not fields:
-            return None
-        upload_id, _, seq = item.rpartition("#")
-        first_failed = fields.get("first_failed_at")
-        return CallbackEntry(
-            item=item,
-            upload_id=upload_id,
-            seq=int(seq),
-            url=fields["url"],
-            endpoint=fields["endpoint"],
-            data=json.loads(fields["data"]),
-            at=float(fields["at"]),
-            attempts=int(fields["attempts"]),
-            first_failed_at=float(first_failed) if first_failed else None,
-        )
-
-    def end_callback(
-        self,
-        entry: CallbackEntry,
-        *,
-        token: str,
-        detail: dict[str, Any],
-        bury: dict[str, Any] | None = None,
-    ) -> bool:
-        """End one callback as delivered, or buried in the dead letters.
-
-        Returns:
-            False when the lease was no longer ours; its present holder goes on with it.
-        """
-        line = callback_line(entry.endpoint)
-        return bool(
-            self._scripts["end_callback"](
-                keys=[
-                    self.key("lease", line),
-                    self.key("holder", line),
-                    self.key("crashes", line),
-                    self.key("callback", entry.item),
-                    self.key("events"),
-                    self.key("dead"),
-                    self.key("dead", entry.item),
-                    self.key("endpoint", entry.endpoint),
-                ],
-                args=[
-                    entry.item,
-                    token,
-                    entry.upload_id,
-                    entry.seq,
-                    json.dumps(detail),
-                    json.dumps(bury) if bury is not None else "",
-                    server_of(entry.url),
-                ],
-            )
-        )
-
-    def resend(self, upload_id: str, url: str) -> bool:
-        """Send the callback of a record's present state once more, with the same webhook id.
-
-        Returns:
-            False when there is no such record, or nothing but its acceptance to tell.
-        """
-        avatar = self.get(upload_id)
-        if avatar is None or avatar.seq < 2:
-            return False
-        if self.callback(f"{upload_id}#{avatar.seq}") is not None:
-            return True  # on its way already, or a dead letter: replay that
-        item, endpoint = f"{upload_id}#{avatar.seq}", endpoint_name(url)
-        fields = avatar.to_hash()
-        data = describe(upload_id, avatar.state, avatar.seq, avatar.region, fields)
-        pipe = self.redis.pipeline()
-        pipe.hset(
-            self.key("callback", item),
-            mapping={
-                "url": url,
-                "endpoint": endpoint,
-                "data": json.dumps(data),
-                "at": str(avatar.updated_at),
-                "attempts": "0",
-            },
-        )
-        pipe.zadd(self._due(callback_line(endpoint), Priority.NORMAL), {item: self.now()})
-        pipe.sadd(self.key("endpoints"), endpoint)
-        pipe.execute()
-        return True
-
-    def unbury_callback(
-        self, item: str, line: str, *, delay_s: float, detail: dict[str, Any]
-    ) -> bool:
-        """Take a callback out of the dead letters: due after `delay_s`, or (negative) forgotten.
-
-        Returns:
-            False when it was no dead letter (any more).
-        """
-        upload_id, _, seq = item.rpartition("#")
-        endpoint = line.partition(":")[2]
-        if endpoint and delay_s >= 0:
-            # It may have been forgotten meanwhile, and nobody looks into the line of such a one.
-            self.redis.sadd(self.key("endpoints"), endpoint)
-        return bool(
-            self._scripts["replay_callback"](
-                keys=[
-                    self.key("dead"),
-                    self.key("dead", item),
-                    self.key("callback", item),
-                    self._due(line, Priority.NORMAL),
-                    self.key("events"),
-                ],
-                args=[item, upload_id, seq, delay_s, self.record_ttl_s, json.dumps(detail)],
-            )
-        )
-
-    # -- events --------------------------------------------------------------------------------
-
-    def first_events(self, limit: int) -> list[tuple[str, dict[str, str]]]:
-        """The oldest events that the ledger does not have yet: (stream id, fields)."""
-        found: Any = self.redis.xrange(self.key("events"), count=limit)
-        return [(stream_id, fields or {}) for stream_id, fields in found]
-
-    def forget_events(self, up_to: str) -> int:
-        """Remove the events up to and including one stream id; the ledger has them."""
-        time_ms, _, number = up_to.partition("-")
-        after = f"{time_ms}-{int(number) + 1}"
-        return int(self.redis.xtrim(self.key("events"), minid=after, approximate=False))
-
-    def note_event(
-        self,
-        kind: str,
-        upload_id: str,
-        seq: int,
-        to: str,
-        detail: dict[str, Any],
-        *,
-        from_: str = "",
-    ) -> None:
-        """Put something into the ledger that changes no record."""
-        self.redis.xadd(
-            self.key("events"),
-            {
-                "kind": kind,
-                "upload_id": upload_id,
-                "seq": seq,
-                "from": from_,
-                "to": to,
-                "detail": json.dumps(detail),
-            },
-        )
-
-    def guard_events(self, most: int) -> int:
-        """Keep the memory bounded where no ledger drains; returns how many events were lost."""
-        return int(
-            self._scripts["guard_events"](
-                keys=[self.key("events"), self.key("events", "dropped")], args=[most]
-            )
-        )
-
-    def dropped_events(self) -> int:
-        """How many events the memory guard has ever removed unread; anything but 0 is a loss."""
-        return int(cast("str | None", self.redis.get(self.key("events", "dropped"))) or 0)
-
     # -- doorbells and depth -------------------------------------------------------------------
 
     def take_bell(self, stage: Stage) -> bool:
@@ -618,7 +417,7 @@ class Store:
         return [
             Stage.MODERATE,
             Stage.REVIEW,
-            *(callback_line(endpoint) for endpoint in self.endpoints()),
+            *(callback_line(endpoint) for endpoint in self.outbox.endpoints()),
         ]
 
     def due_lines(self) -> list[str]:
@@ -628,7 +427,7 @@ class Store:
         for line in lines:
             pipe.zcount(self.key("lease", line), "-inf", now)
             for lane in LANES:
-                pipe.zcount(self._due(line, lane), "-inf", now)
+                pipe.zcount(self.due(line, lane), "-inf", now)
         counts = pipe.execute()
         width = 1 + len(LANES)
         return [
@@ -642,7 +441,7 @@ class Store:
         pipe = self.redis.pipeline(transaction=False)
         pipe.zcard(self.key("lease", line))
         for lane in LANES:
-            pipe.zcard(self._due(line, lane))
+            pipe.zcard(self.due(line, lane))
         leased, *waiting = pipe.execute()
         return {"waiting": sum(waiting), "leased": leased}
 
@@ -678,7 +477,8 @@ class Store:
         seconds, micros = self.redis.time()
         return seconds + micros / 1e6
 
-    def _due(self, line: str, lane: Priority) -> str:
+    def due(self, line: str, lane: Priority) -> str:
+        """Key of the set in which items of a line wait."""
         return self.key("due", line, lane)
 
 
@@ -708,35 +508,10 @@ def _accepted(avatar: Avatar) -> dict[str, Any]:
     return detail
 
 
-def public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:
+def _public_data(avatar: Avatar, change: Transition) -> dict[str, Any]:
     """What the web tier may know of a record after a transition; the body of its callback."""
     fields = {**avatar.to_hash(), **change.fields}
     return describe(avatar.upload_id, str(change.to), avatar.seq + 1, str(avatar.region), fields)
-
-
-def describe(
-    upload_id: str, state: str, seq: int, region: str, fields: dict[str, str]
-) -> dict[str, Any]:
-    """Public form of a record; numbers are rounded to six digits."""
-    return {
-        "upload_id": upload_id,
-        "state": state,
-        "seq": seq,
-        "final": state in FINAL_STATES,
-        "probability": _rounded(fields.get("probability")),
-        "raw_score": _rounded(fields.get("raw_score")),
-        "style": fields.get("style") or None,
-        "reason": fields.get("reason", ""),
-        "decided_by": fields.get("decided_by", ""),
-        "region": region,
-        "bundle": fields.get("bundle") or None,
-        "policy": fields.get("policy") or None,
-        "sha256": fields.get("sha256") or None,
-    }
-
-
-def _rounded(text: str | None) -> float | None:
-    return round(float(text), 6) if text not in (None, "") else None
 
 
 def _flat(fields: dict[str, str]) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from producer.contract import Avatar, AvatarState, Priority, Stage
-from producer.store import LANES, Lease, Store, Transition, callback_line, endpoint_name
+from producer.outbox import callback_line, endpoint_name
+from producer.store import LANES, Lease, Store, Transition
 
 #: Networks of this machine that a test's servers live in.
 FREE_NETWORKS = "127.0.0.0/8,::1/128"

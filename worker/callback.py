@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 from producer.contract import EVENT_TYPE
 from producer.errors import CallbackFailed, CallbackRefused
 from producer.http_guard import BlockedAddress, IPNetwork, guarded_client
-from producer.store import CallbackEntry
+from producer.outbox import CallbackEntry
 
 #: Bytes of a receiver's answer that are read at most; its content is ignored.
 MAX_ANSWER_BYTES = 4096

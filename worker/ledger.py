@@ -106,7 +106,7 @@ class Ledger(LedgerReads):
         Raises:
             LedgerUnavailable: nothing was committed; the events are still in Redis.
         """
-        entries = store.first_events(max_events)
+        entries = store.events.first(max_events)
         if not entries:
             return 0
         rows = [to_row(self.namespace, stream_id, fields) for stream_id, fields in entries]
@@ -122,7 +122,7 @@ class Ledger(LedgerReads):
             fresh = [row for row in rows if row["stream_id"] not in known]
             if fresh:
                 connection.execute(sa.insert(events), fresh)
-        store.forget_events(entries[-1][0])
+        store.events.forget(entries[-1][0])
         return len(entries)
 
     def expire(self, before: float) -> int:

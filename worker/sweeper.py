@@ -128,7 +128,7 @@ class Sweeper(threading.Thread):
             except (redis.RedisError, OperationalError, OSError) as error:
                 # A broker of its own may be away while Redis is not; the duties go on.
                 log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
-        dropped = self._store.guard_events(MAX_EVENTS)
+        dropped = self._store.events.guard(MAX_EVENTS)
         if dropped:
             log.error("ledger_events_dropped", events=dropped, most=MAX_EVENTS)
 

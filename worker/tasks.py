@@ -28,7 +28,8 @@ from producer.errors import (
     WorkerKilled,
 )
 from producer.metrics import CALLBACK, COST, DEAD, RETRIES, REVIEW, Recorder
-from producer.store import CallbackEntry, Lease, Store, Transition, write_patiently
+from producer.outbox import CallbackEntry
+from producer.store import Lease, Store, Transition, write_patiently
 from producer.tracing import Span, span
 from worker import retry
 from worker.callback import CallbackSender
@@ -105,7 +106,7 @@ class CallbackStep:
     def handle(self, line: str, lease: Lease, token: str) -> None:
         """One lease: delivered, due again later, or a dead letter."""
         try:
-            entry = self._store.callback(lease.item)
+            entry = self._store.outbox.get(lease.item)
             if entry is None:
                 self._store.drop(line, lease.item, token=token)
                 return
@@ -134,7 +135,7 @@ class CallbackStep:
         self._recorder.observe(CALLBACK, time.monotonic() - started_s, "delivered")
         detail = {"status": status, "attempts": attempt}
         write_patiently(
-            lambda: self._store.end_callback(entry, token=token, detail=detail), self._stop
+            lambda: self._store.outbox.end(entry, token=token, detail=detail), self._stop
         )
         log.info("callback_delivered", upload_id=entry.upload_id, seq=entry.seq, attempts=attempt)
 
@@ -198,7 +199,7 @@ class CallbackStep:
         ).after(self._dead_letters.get(entry.item))
         detail = {"attempts": attempt, "error": letter.error, "message": letter.message}
         write_patiently(
-            lambda: self._store.end_callback(
+            lambda: self._store.outbox.end(
                 entry, token=token, detail=detail, bury=letter.to_dict()
             ),
             self._stop,
@@ -308,7 +309,7 @@ class ReviewStep:
             # Paid for without a transition: the ledger must know of the money and the raw reply,
             # which later answers repeat without.
             detail = {"opinions": fresh}
-            self._store.note_event("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
+            self._store.events.note("opinion", avatar.upload_id, avatar.seq, "uncertain", detail)
         write_patiently(
             lambda: self._store.put_back(
                 Stage.REVIEW,

@@ -34,7 +34,7 @@ from producer.enqueue import Enqueued, Upload
 from producer.errors import ImageTooLarge, ModerationError, UnknownUpload
 from producer.images import RECEIVED, Images
 from producer.keys import ApiKey
-from producer.store import describe
+from producer.outbox import describe
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 

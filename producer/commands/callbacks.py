@@ -99,7 +99,7 @@ def resend(upload_ids: tuple[str, ...]) -> None:
         url = (avatar.callback_url if avatar else "") or settings.callback_url
         if not url:
             raise click.ClickException("no callback address: set AVATARMOD_CALLBACK_URL")
-        sent = store.resend(upload_id, url)
+        sent = store.outbox.resend(upload_id, url)
         failed = failed or not sent
         click.echo(f"{upload_id}  {'due again' if sent else 'nothing to tell'}")
     if failed:

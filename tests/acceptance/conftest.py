@@ -300,7 +300,7 @@ def check_outcomes(
         assert web_tier.wait_for(set(expected), states, PATIENCE_S), instance.tail()
         # A callback whose worker is killed before it is confirmed is sent again.
         eventually(
-            lambda: not any(store.callback(f"{upload_id}#2") for upload_id in expected),
+            lambda: not any(store.outbox.get(f"{upload_id}#2") for upload_id in expected),
             "the outbox is empty",
         )
     mine = [r for r in web_tier.received if r.data.get("upload_id") in expected]

@@ -19,7 +19,8 @@ from producer.endpoints import Endpoints
 from producer.errors import CallbackFailed, CallbackRefused
 from producer.http_guard import parse_networks
 from producer.metrics import Recorder
-from producer.store import CallbackEntry, Lease, Store, callback_line, endpoint_name
+from producer.outbox import CallbackEntry, callback_line, endpoint_name
+from producer.store import Lease, Store
 from tests.integration.servers import Request, Server, serving
 from tests.support import TOKEN, change, claim, events, places, submit, wait_until
 from worker.callback import CallbackSender
@@ -233,7 +234,7 @@ class TestStep:
         """Nothing is left but the event."""
         line = desk.outbox(f"{server.url}/ok")
         desk.once(line)
-        assert desk.store.callback("a#2") is None
+        assert desk.store.outbox.get("a#2") is None
         assert places(desk.store, "a#2", line) == []
         assert events(desk.store)[-1]["to"] == "delivered"
 
@@ -244,7 +245,7 @@ class TestStep:
         line = desk.outbox(f"{server.url}/bad")
         for attempt in (1, 2):
             desk.once(line)
-            waiting = desk.store.callback("a#2")
+            waiting = desk.store.outbox.get("a#2")
             assert waiting is not None
             assert waiting.attempts == attempt
             assert places(desk.store, "a#2", line) == ["due:normal"]
@@ -290,7 +291,7 @@ class TestStep:
         )
         assert desk.endpoints.forget(name, drop=True) == (True, 1)
         assert desk.endpoints.all() == []
-        assert desk.store.callback("a#2") is None
+        assert desk.store.outbox.get("a#2") is None
         keys = desk.store.redis.keys(desk.store.key("*"))
         assert not [key for key in keys if name in str(key)]  # type: ignore[union-attr]
         desk.once(desk.outbox(f"{server.url}/ok", "b"))
@@ -324,11 +325,11 @@ class TestStep:
         """The web tier can tell that it is the same transition."""
         line = desk.outbox(receiver.url)
         [lease] = claim(desk.store, line)
-        waiting = desk.store.callback("a#2")
+        waiting = desk.store.outbox.get("a#2")
         assert waiting is not None
         letter = {"item": "a#2", "stage": "callback", "error": "x", "message": "", "attempts": 1}
         letter |= {"first_failed_at": 1.0, "last_failed_at": 2.0}
-        desk.store.end_callback(waiting, token="worker-1", detail={}, bury=letter)
+        desk.store.outbox.end(waiting, token="worker-1", detail={}, bury=letter)
         assert desk.letters.replay(lease.item, by="ann")
         assert not desk.letters.replay(lease.item, by="ann")
         desk.once(line)
@@ -393,7 +394,7 @@ class TestDrain:
         released.set()
         thread.join(10)
         drain.close()
-        assert desk.store.callback("a#2") is None
+        assert desk.store.outbox.get("a#2") is None
 
     def test_a_stop_finishes_what_is_in_hand_and_takes_nothing_more(
         self, desk: Desk, server: Server

@@ -220,7 +220,7 @@ class Life(RuleBasedStateMachine):
         if not self.deliveries:
             return
         item, token = self.deliveries[which % len(self.deliveries)]
-        entry = self.store.callback(item)
+        entry = self.store.outbox.get(item)
         if entry is None:
             self.store.drop(callback_line_of(), item, token=token)
             return
@@ -234,7 +234,7 @@ class Life(RuleBasedStateMachine):
             first_failed_at=1.0,
             now=2.0,
         )
-        ended = self.store.end_callback(
+        ended = self.store.outbox.end(
             entry, token=token, detail={}, bury=letter.to_dict() if bury else None
         )
         if ended and not bury:

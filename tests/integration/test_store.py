@@ -8,7 +8,8 @@ import time
 import pytest
 
 from producer.contract import Avatar, AvatarState, Priority, Stage
-from producer.store import CallbackEntry, Store, endpoint_name
+from producer.outbox import CallbackEntry, endpoint_name
+from producer.store import Store
 from tests.support import (
     CALLBACK_URL,
     TOKEN,
@@ -26,7 +27,7 @@ from tests.support import (
 
 def only_callback(store: Store, upload_id: str = "a", seq: int = 2) -> CallbackEntry:
     """The outbox entry of one transition."""
-    entry = store.callback(f"{upload_id}#{seq}")
+    entry = store.outbox.get(f"{upload_id}#{seq}")
     assert entry is not None
     return entry
 
@@ -301,7 +302,7 @@ class TestTransition:
         assert (entry.url, entry.attempts, entry.at) == (CALLBACK_URL, 0, avatar.updated_at)
         assert entry.data["probability"] == 0.991235
         assert (entry.data["state"], entry.data["seq"], entry.data["final"]) == ("blocked", 2, True)
-        assert store.endpoints() == [endpoint_name(CALLBACK_URL)]
+        assert store.outbox.endpoints() == [endpoint_name(CALLBACK_URL)]
         assert places(store, "a#2", callback_line_of()) == ["due:normal"]
         last = events(store)[-1]
         assert (last["from"], last["to"], last["seq"]) == ("queued", "blocked", "2")
@@ -368,8 +369,8 @@ class TestTransition:
         """Without a callback URL, nothing waits in the outbox."""
         submit(store)
         store.advance([change(store, "a", AvatarState.APPROVED, callback_url="")])
-        assert store.endpoints() == []
-        assert store.callback("a#2") is None
+        assert store.outbox.endpoints() == []
+        assert store.outbox.get("a#2") is None
 
     def test_a_dead_letter_is_written_and_taken_away_by_the_transitions(self, store: Store) -> None:
         """Burying writes letter and index; a replay takes it off the index and lets it expire."""
@@ -405,8 +406,8 @@ class TestEndCallback:
     def test_a_delivered_callback_is_gone_and_told(self, store: Store) -> None:
         """The entry is deleted with its lease and leaves an event."""
         claim(store, callback_line_of())
-        assert store.end_callback(only_callback(store), token=TOKEN, detail={"status": 200})
-        assert store.callback("a#2") is None
+        assert store.outbox.end(only_callback(store), token=TOKEN, detail={"status": 200})
+        assert store.outbox.get("a#2") is None
         assert places(store, "a#2", callback_line_of()) == []
         assert (events(store)[-1]["kind"], events(store)[-1]["to"]) == ("callback", "delivered")
 
@@ -416,16 +417,16 @@ class TestEndCallback:
         claim(store, line, lease_s=0.001, token="old")
         time.sleep(0.01)
         claim(store, line, token="new")
-        assert not store.end_callback(only_callback(store), token="old", detail={})
-        assert store.callback("a#2") is not None
+        assert not store.outbox.end(only_callback(store), token="old", detail={})
+        assert store.outbox.get("a#2") is not None
         assert all(event["kind"] == "transition" for event in events(store))
 
     def test_a_buried_callback_keeps_its_entry_for_a_replay(self, store: Store) -> None:
         """The dead letter stands under the callback's own item."""
         claim(store, callback_line_of())
         entry = only_callback(store)
-        assert store.end_callback(entry, token=TOKEN, detail={}, bury={"error": "Gone"})
-        assert store.callback("a#2") is not None
+        assert store.outbox.end(entry, token=TOKEN, detail={}, bury={"error": "Gone"})
+        assert store.outbox.get("a#2") is not None
         assert store.redis.zrange(store.key("dead"), 0, -1) == ["a#2"]
         assert events(store)[-1]["to"] == "dead"
         assert places(store, "a#2", callback_line_of()) == []
@@ -439,25 +440,25 @@ class TestEndCallback:
         claim(store, line)
         put_back(store, "a#2", line, fields={"attempts": "9", "first_failed_at": "1.0"})
         claim(store, line)
-        store.end_callback(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
-        assert store.unbury_callback("a#2", line, delay_s=delay_s, detail={"by": "ann"})
-        assert not store.unbury_callback("a#2", line, delay_s=delay_s, detail={"by": "ann"})
+        store.outbox.end(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
+        assert store.outbox.unbury("a#2", line, delay_s=delay_s, detail={"by": "ann"})
+        assert not store.outbox.unbury("a#2", line, delay_s=delay_s, detail={"by": "ann"})
         assert events(store)[-1]["to"] == outcome
         if outcome == "replayed":
             entry = only_callback(store)
             assert (entry.attempts, entry.first_failed_at) == (0, None)
             assert places(store, "a#2", line) == ["due:normal"]
         else:
-            assert store.callback("a#2") is None
+            assert store.outbox.get("a#2") is None
             assert places(store, "a#2", line) == []
 
     def test_a_replay_of_a_callback_without_its_entry_forgets_it(self, store: Store) -> None:
         """Nothing can be sent where nothing is left to send."""
         line = callback_line_of()
         claim(store, line)
-        store.end_callback(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
+        store.outbox.end(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
         store.redis.delete(store.key("callback", "a#2"))
-        assert store.unbury_callback("a#2", line, delay_s=0, detail={})
+        assert store.outbox.unbury("a#2", line, delay_s=0, detail={})
         assert events(store)[-1]["to"] == "discarded"
         assert places(store, "a#2", line) == []
 

@@ -34,7 +34,7 @@ SPOKES = [
 ]
 
 #: Pure, or below everything: anybody may use them.
-LEAVES = {"settings", "pixels", "policy", "retry", "supervised"}
+LEAVES = {"settings", "pixels", "policy", "retry", "sqlite_wal", "supervised"}
 
 
 def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:

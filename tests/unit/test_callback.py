@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from producer.store import CallbackEntry
+from producer.outbox import CallbackEntry
 from worker.callback import body, retry_after_s, sign, webhook_id
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -90,7 +90,7 @@ def check_command(as_json: bool) -> None:
     try:
         store = connect_store(settings)
         waiting = int(store.redis.xlen(store.key("events")))
-        dropped = store.dropped_events()
+        dropped = store.events.dropped()
     except ConfigurationError:
         click.echo("no Redis runs: only the ledger was looked at", err=True)
     facts = {

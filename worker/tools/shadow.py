@@ -109,7 +109,7 @@ class Shadow:
             "live_probability": row["probability"],
         }
         live = VERDICTS.get(row["to_state"], Verdict.GRAY)
-        self._store.note_event(
+        self._store.events.note(
             "shadow", upload_id, row["seq"], verdict.value, detail, from_=live.value
         )
         self.looked += 1

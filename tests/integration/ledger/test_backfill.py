@@ -103,7 +103,7 @@ def run(
 
 def accepted(store: Store) -> Counter[str]:
     """How often each id entered the queue."""
-    return Counter(f["upload_id"] for _, f in store.first_events(10**6) if f["to"] == "queued")
+    return Counter(f["upload_id"] for _, f in store.events.first(10**6) if f["to"] == "queued")
 
 
 def test_killed_five_times_it_ends_with_each_id_once(

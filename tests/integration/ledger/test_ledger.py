@@ -51,7 +51,7 @@ def test_a_story_reads_back_in_order_with_money_and_times(ledger: Ledger, store:
         opinions=[TENCENT.to_dict()],
     )
     assert drain_all(ledger, store) == 3
-    assert store.first_events(10) == []
+    assert store.events.first(10) == []
     first, second, third = ledger.story("a/1")
     assert (first["from_state"], first["to_state"], first["region"]) == ("", "queued", "domestic")
     assert (second["probability"], second["style"], second["step_s"]) == (0.4, "drawn", 0.25)
@@ -84,7 +84,7 @@ def test_events_drained_twice_are_kept_once(
     """A drain that dies between commit and trim does no harm."""
     for number in range(5):
         upload(store, f"u{number}")
-    monkeypatch.setattr(store, "forget_events", lambda up_to: 0)
+    monkeypatch.setattr(store.events, "forget", lambda up_to: 0)
     assert ledger.drain(store) == 10
     monkeypatch.undo()
     upload(store, "u5")
@@ -256,7 +256,7 @@ def test_a_hole_in_a_story_is_found(ledger: Ledger, store: Store) -> None:
         advance(store, f"u{number}", AvatarState.APPROVED, {"decided_by": "operator:eve"})
     lost = next(
         stream_id
-        for stream_id, fields in store.first_events(100)
+        for stream_id, fields in store.events.first(100)
         if (fields["upload_id"], fields["seq"]) == ("u1", "2")
     )
     store.redis.xdel(store.key("events"), lost)
@@ -374,10 +374,10 @@ def test_drainers_killed_again_and_again_drain_exactly_once(
 def test_the_memory_guard_counts_what_it_drops(store: Store) -> None:
     """Events lost to the bound of the stream are counted, so that they can be alarmed."""
     for _ in range(500):
-        store.note_event("opinion", "u", 1, "", {})
-    dropped = store.guard_events(100)
+        store.events.note("opinion", "u", 1, "", {})
+    dropped = store.events.guard(100)
     assert dropped > 0
-    assert store.dropped_events() == dropped
+    assert store.events.dropped() == dropped
     assert store.redis.xlen(store.key("events")) == 500 - dropped
 
 

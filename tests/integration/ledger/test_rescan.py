@@ -78,8 +78,8 @@ def test_only_what_differs_is_touched(store: Store, scorer: Scorer) -> None:
         "cloud": ("approved", 2),
     }
     assert found["worse"].bundle == scorer.bundle.id
-    assert store.callback("worse#3") is not None
-    assert store.callback("same#3") is None
+    assert store.outbox.get("worse#3") is not None
+    assert store.outbox.get("same#3") is None
     assert store.waiting("review")["waiting"] == 1
     assert (found["unsure"].frame, found["unsure"].background) == (3, "black"), "what is reviewed"
 

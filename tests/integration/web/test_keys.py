@@ -219,14 +219,14 @@ def test_an_endpoint_is_forgotten_from_the_command_line(
     store = store_of(client)
     client.post("/v1/uploads", json={"upload_id": "a"})
     decide(store, "a")
-    store.resend("a", "http://gone.example/hook")
-    [name] = store.endpoints()
+    store.outbox.resend("a", "http://gone.example/hook")
+    [name] = store.outbox.endpoints()
 
     refused = CliRunner().invoke(callbacks, ["forget", name])
     assert (refused.exit_code, "1 callbacks wait" in refused.output) == (1, True)
     assert CliRunner().invoke(callbacks, ["forget", "nobody"]).exit_code == 1
     done = CliRunner().invoke(callbacks, ["forget", name, "--drop"])
-    assert (done.exit_code, store.endpoints()) == (0, [])
+    assert (done.exit_code, store.outbox.endpoints()) == (0, [])
     [(_, entry)] = store.redis.xrange(store.key("audit"))  # type: ignore[misc, union-attr]
     assert (entry["action"], entry["by"]) == ("forget", getpass.getuser())
     assert entry["outcome"] == "1 callbacks dropped"

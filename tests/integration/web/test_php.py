@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import SecretStr
 
-from producer.store import CallbackEntry
+from producer.outbox import CallbackEntry
 from tests.integration.web.conftest import Stack
 from worker.callback import CallbackSender, body, sign, webhook_id
 from worker.samples import encode, landscape
