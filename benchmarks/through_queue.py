@@ -260,10 +260,11 @@ class Bench:
         spoilt: list[str] = []
 
         def measure(name: str, work: Callable[[], object]) -> None:
-            pids = [os.getpid(), self._server.pid, *decoder.child_pids()]
+            children = decoder.child_pids()
+            pids = [os.getpid(), self._server.pid, *children]
             cpu_s, started_s = _cpu_s(pids), time.perf_counter()
             work()
-            if set(decoder.child_pids()) - set(pids):
+            if decoder.child_pids() != children:
                 # The decoder replaced its process, as it does now and then: whose time is not told.
                 spoilt.append(name)
                 cpu_s, pids = 0.0, []

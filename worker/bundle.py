@@ -230,15 +230,21 @@ def normalise(
         (N, H, W, 3) or (N, 3, H, W), C-contiguous, in the dtype of the rule.
     """
     rule = bundle.tensor
-    array: npt.NDArray[Any] = pixels[..., ::-1] if rule.channels == "BGR" else pixels
-    if rule.dtype == "float32":
-        std = np.asarray(rule.std, np.float64)
-        factor = (rule.scale / std).astype(np.float32)
-        shift = (np.asarray(rule.mean, np.float64) / std).astype(np.float32)
-        array = array * factor - shift
-    if rule.layout == "NCHW":
-        array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(array)
+    array = pixels[..., ::-1] if rule.channels == "BGR" else pixels
+    is_planar = rule.layout == "NCHW"
+    if rule.dtype == "uint8":
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if is_planar else array)
+    std = np.asarray(rule.std, np.float64)
+    factors = (rule.scale / std).astype(np.float32)
+    shifts = (np.asarray(rule.mean, np.float64) / std).astype(np.float32)
+    shape = (len(array), 3, *array.shape[1:3]) if is_planar else array.shape
+    result = np.empty(shape, np.float32)
+    # One channel at a time: numpy's loop over the three of each pixel takes four times as long.
+    for channel in range(3):
+        target = result[:, channel] if is_planar else result[..., channel]
+        np.multiply(array[..., channel], factors[channel], out=target)
+        target -= shifts[channel]
+    return result
 
 
 def probe_pixels(spec: InputSpec) -> npt.NDArray[np.uint8]:
