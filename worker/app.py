@@ -59,6 +59,10 @@ ROLES: dict[Role, tuple[Stage, ...]] = {
     "io": (Stage.REVIEW, Stage.CALLBACK),
 }
 
+#: Seconds that a callback is held at most without a sign of life. While its holder is dead it takes
+#: one of its endpoint's few places; sent twice it does no harm, for its id is the same.
+CALLBACK_LEASE_S = 15.0
+
 
 class Worker:
     """One worker process of a role, from its parts to its end."""
@@ -160,7 +164,7 @@ class Worker:
             },
             handle=step.handle,
             threads=settings.callback_threads,
-            lease_s=max(settings.lease_s, 2 * settings.callback_timeout_s),
+            lease_s=min(settings.lease_s, CALLBACK_LEASE_S),
         )
         self._closers += [callback_drain.close, sender.close]
         return {
