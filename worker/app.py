@@ -7,6 +7,7 @@ built stops the process before it takes any work.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.metadata
 import os
 import signal
@@ -62,6 +63,10 @@ ROLES: dict[Role, tuple[Stage, ...]] = {
 #: Seconds that a callback is held at most without a sign of life. While its holder is dead it takes
 #: one of its endpoint's few places; sent twice it does no harm, for its id is the same.
 CALLBACK_LEASE_S = 15.0
+
+#: Seconds after which a worker that was told to stop writes to the log where each thread stands;
+#: its supervisor kills it ten seconds later, and what it held comes back with its leases.
+SLOW_STOP_S = 20.0
 
 
 class Worker:
@@ -272,6 +277,7 @@ class Worker:
             log.info("worker_ready", **self.facts)
 
         def on_signal(_number: int, _frame: object) -> None:
+            faulthandler.dump_traceback_later(SLOW_STOP_S)
             self.stop.set()
             state.should_stop = 0  # type: ignore[assignment]
 
