@@ -69,8 +69,17 @@ PATIENCE_S = 120.0
 
 T = TypeVar("T")
 
-#: Files in `lua/` that are run here, each one atomic step.
-SCRIPTS = ("submit", "claim", "renew", "put_back", "transition")
+#: Files in `lua/`, each one atomic step.
+SCRIPTS = (
+    "submit",
+    "claim",
+    "renew",
+    "put_back",
+    "transition",
+    "end_callback",
+    "replay_callback",
+    "guard_events",
+)
 
 #: States with an index, because somebody still has to act on them.
 OPEN_STATES = tuple(state for state in AvatarState if state not in FINAL_STATES)
@@ -148,9 +157,17 @@ class Store:
         self._replicas = replicas
         self.prefix = f"{{{namespace}}}:"
         self.record_ttl_s = record_ttl_s
-        self._scripts = {name: self.script(name) for name in SCRIPTS}
-        self.outbox = Outbox(self)
+        folder = resources.files("producer") / "lua"
+        self._scripts = {
+            name: client.register_script((folder / f"{name}.lua").read_text()) for name in SCRIPTS
+        }
         self.events = Events(self)
+
+    @property
+    def outbox(self) -> Outbox:
+        """The callbacks."""
+        # Not kept: a cycle would hold the connections until the garbage collector comes.
+        return Outbox(self)
 
     def key(self, *parts: str) -> str:
         """Full name of a key."""
@@ -158,8 +175,7 @@ class Store:
 
     def script(self, name: str) -> Script:
         """One atomic step, by the name of its file in `lua/`."""
-        text = (resources.files("producer") / "lua" / f"{name}.lua").read_text()
-        return self.redis.register_script(text)
+        return self._scripts[name]
 
     # -- records -------------------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 
 import pytest
+import redis
 
 from producer.contract import Avatar, AvatarState, Priority, Stage
 from producer.outbox import CallbackEntry, endpoint_name
@@ -395,6 +398,20 @@ class TestTransition:
         results = store.advance([late, change(store, "b", AvatarState.APPROVED)])
         assert [result.applied for result in results] == [False, True]
         assert store.advance([]) == []
+
+
+def test_a_store_that_nobody_holds_is_gone_with_its_connections(redis_server: redis.Redis) -> None:
+    """By count of references: sockets that wait for the garbage collector are warned of."""
+    store = Store(redis_server, "dropped")
+    store.outbox.endpoints()
+    store.events.dropped()
+    dropped = weakref.ref(store)
+    gc.disable()
+    try:
+        del store
+        assert dropped() is None
+    finally:
+        gc.enable()
 
 
 class TestEndCallback:
