@@ -63,9 +63,7 @@ def explain(image: Image.Image) -> str | None:
 def is_single_colour(image: Image.Image) -> bool:
     """Whether no pixel differs from another by what an eye could see."""
     # Nearly every picture is let go on a few of its pixels.
-    if _levels_apart(_few(image, 8)) > SINGLE_LEVELS:
-        return False
-    return _levels_apart(image) <= SINGLE_LEVELS
+    return all(_levels_apart(part) <= SINGLE_LEVELS for part in (_few(image, 8), image))
 
 
 def _levels_apart(image: Image.Image) -> int:
@@ -73,11 +71,10 @@ def _levels_apart(image: Image.Image) -> int:
 
 
 def shows_nothing(pixels: npt.NDArray[np.uint8]) -> bool:
-    """`is_single_colour` of (height_px, width_px, 3)."""
-    few = pixels[::32, ::32]
-    if np.ptp(few, axis=(0, 1)).max() > SINGLE_LEVELS:
+    """`is_single_colour` of (height_px, width_px, 3), without making an image of most."""
+    if np.ptp(pixels[::32, ::32], axis=(0, 1)).max() > SINGLE_LEVELS:
         return False
-    return bool(np.ptp(pixels, axis=(0, 1)).max() <= SINGLE_LEVELS)
+    return is_single_colour(Image.fromarray(pixels))
 
 
 def _few(image: Image.Image, side_px: int) -> Image.Image:

@@ -32,7 +32,7 @@ from producer.store import Store
 from worker.ledger_counts import MICRO
 from worker.ledger_reads import LedgerReads
 from worker.ledger_table import events
-from worker.sqlite_wal import use_wal
+from worker.sqlite_wal import WAIT_S, use_wal
 
 log = structlog.get_logger()
 
@@ -345,7 +345,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
             raise ConfigurationError(
                 f"the ledger's folder {folder} cannot be made: {error.strerror}"
             ) from error
-    engine = sa.create_engine(url, connect_args={"timeout": 10})
+    engine = sa.create_engine(url, connect_args={"timeout": WAIT_S})
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -1,16 +1,29 @@
-"""Put a SQLite file into write-ahead mode, also when several programs open a new file at once."""
+"""SQLite files in write-ahead mode, also when several programs open a new one at once."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import Literal
 
-#: Longest wait for the other programs, in seconds; as long as a connection waits for a lock.
+#: Longest wait for other programs, in seconds.
 WAIT_S = 10.0
 
 #: Between two tries, in seconds.
 AGAIN_S = 0.02
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """A file for one program's own notes, made where there is none; every statement commits.
+
+    Raises:
+        sqlite3.OperationalError: see `use_wal`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
+    use_wal(connection, synchronous="NORMAL")
+    return connection
 
 
 def use_wal(connection: sqlite3.Connection, synchronous: Literal["FULL", "NORMAL"]) -> None:

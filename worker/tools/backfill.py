@@ -11,7 +11,6 @@ import dataclasses
 import fcntl
 import hashlib
 import os
-import sqlite3
 import threading
 import time
 from collections import Counter, deque
@@ -26,7 +25,7 @@ from producer.contract import AvatarState, Priority, is_upload_id
 from producer.enqueue import Producer, Upload
 from producer.errors import ConfigurationError, InvalidInput, QueueFull, StorageUnavailable
 from worker.passage import SETTLED
-from worker.sqlite_wal import use_wal
+from worker.sqlite_wal import open_file
 
 log = structlog.get_logger()
 
@@ -82,10 +81,8 @@ class BackfillFile:
     """The list on disk. Items go from `waiting` over `sent` to `settled`, or are `refused`."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
-        use_wal(self._db, synchronous="NORMAL")
+        self._db = open_file(path)
         self._db.executescript(SCHEMA)
 
     def __enter__(self) -> Self:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +23,7 @@ from worker.decode import DecodeLimits, Decoder
 from worker.engine import Engine
 from worker.policy import Judgement, Policy, ViewScore, judge
 from worker.settings import WorkerSettings
-from worker.sqlite_wal import use_wal
+from worker.sqlite_wal import open_file
 from worker.style import StyleHead
 from worker.views import View, ViewOptions
 
@@ -172,9 +171,7 @@ class ScoreMemory:
     """Scores by content and way of scoring, in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=10, isolation_level=None)
-        use_wal(self._connection, synchronous="NORMAL")
+        self._connection = open_file(path)
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS scores (sha256 TEXT, how TEXT, scored TEXT NOT NULL, "
             "PRIMARY KEY (sha256, how)) WITHOUT ROWID"

@@ -353,8 +353,7 @@ def candidates(probability: Floats) -> Floats:
 def _pair(low: float, high: float, low_fixed: bool, high_fixed: bool) -> CutOffs:
     """Where the two sides overlap, nothing is gray, and any cut between them keeps both limits."""
     if low > high:
-        middle = (low + high) / 2
-        low, high = (low, low) if low_fixed else (high, high) if high_fixed else (middle, middle)
+        low = high = low if low_fixed else high if high_fixed else (low + high) / 2
     return CutOffs(approve_below=_round_down(low), block_from=_round_up(high))
 
 
