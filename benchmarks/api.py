@@ -26,9 +26,9 @@ from typing import Any
 import httpx
 
 from producer.connect import redis_client
-from producer.store import Store
+from producer.record.store import Store
+from worker.process.supervisor import Supervisor
 from worker.settings import WorkerSettings
-from worker.supervisor import Supervisor
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -150,11 +150,8 @@ def main() -> None:
             url = next(w["url"] for w in supervisor.facts()["workers"] if w["role"] == "api")
             key = (Path(folder) / "api-key").read_text().strip()
             runs = [measure(supervisor, url, key, args, batch) for batch in (1, 100)]
-            rss_kb = int(
-                re.search(  # type: ignore[union-attr]
-                    r"VmHWM:\s+(\d+)", Path(f"/proc/{supervisor.pids()['api']}/status").read_text()
-                )[1]
-            )
+            status = Path(f"/proc/{supervisor.pids()['api']}/status").read_text()
+            rss_kb = int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
             client = redis_client(supervisor.redis_url)
             kill = kill_under_load(supervisor, url, key, Store(client), args.kills)
             client.close()

@@ -25,10 +25,12 @@ SAMPLE_S = 0.25
 
 #: Part of the command line -> what the process is called in reports, most telling first.
 NAMES = {
-    "worker.decode_child": "decode",
+    "worker.image.child": "decode",
     "worker moderate": "moderate",
     "worker io": "io",
     "producer.cli api": "api",
+    "avatarmod api": "api",
+    "avatarmod template": "template",
     "producer.cli up": "supervisor",
     "valkey": "valkey",
     "redis-server": "valkey",
@@ -165,15 +167,22 @@ class MemoryWatch:
             with contextlib.suppress(OSError, KeyError):
                 name = name_of(pid)
                 status = _numbers(Path(f"/proc/{pid}/status"))
-                rollup = _numbers(Path(f"/proc/{pid}/smaps_rollup"))
                 self.pids.setdefault(name, set()).add(pid)
                 self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), status["VmHWM"] / 1024)
-                shares[name] = shares.get(name, 0.0) + rollup["Pss"] / 1024
+                shares[name] = shares.get(name, 0.0) + _share_kb(pid, status) / 1024
                 swap_mb += status["VmSwap"] / 1024
         self.moderate_mb = shares.get("moderate", 0.0)
         self.swap_mb = max(self.swap_mb, swap_mb)
         if sum(shares.values()) > self.peak_total_mb:
             self.peak_total_mb, self.at_peak_mb = sum(shares.values()), shares
+
+
+def _share_kb(pid: int, status: dict[str, int]) -> int:
+    """Proportional set size; where only root may know it the resident set, which is more."""
+    try:
+        return _numbers(Path(f"/proc/{pid}/smaps_rollup"))["Pss"]
+    except PermissionError:
+        return status["VmRSS"]
 
 
 def descendants(root_pid: int) -> Iterator[int]:

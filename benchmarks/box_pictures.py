@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from worker import samples
+from worker.demo import pictures as samples
 
 #: Every so many pictures an animation, and a drawn PNG; the others are JPEG photos.
 ANIMATION_EVERY, PNG_EVERY = 50, 4

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class Station:
             self._idle.popleft().succeed()
         return taken
 
-    def _serve(self) -> Iterator[simpy.Event]:
+    def _serve(self) -> Generator[simpy.Event]:
         while True:
             taken = self._take()
             if not taken:
@@ -190,7 +190,7 @@ def simulate_day(
     station("review", 1, 4, lambda n: n / plan.review_per_s)
     station("ledger", 1, 1000, lambda n: n * costs.ledger_row_s)
 
-    def arrivals() -> Iterator[simpy.Event]:
+    def arrivals() -> Generator[simpy.Event]:
         scale = uploads / 86400 / (sum(DAY) / len(DAY))
         while env.now < 86400:
             hour, second = divmod(env.now, 3600)

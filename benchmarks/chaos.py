@@ -1,14 +1,20 @@
 """Faults under load, then the accounts: is every upload decided once, and was everybody told?
 
-Starts the real thing (Valkey, moderate and io worker under the supervisor), enqueues at a steady
-rate, kills and breaks parts by a seeded plan, waits for quiet, and checks every single upload:
+Starts the real thing (Valkey, moderate and io worker, API, under the supervisor), enqueues at a
+steady rate while two people decide what is held, kills and breaks parts by a seeded plan, waits for
+quiet, and checks every single upload from outside (SQL, callbacks, GET) and in Redis:
 
 - its record ends in exactly one final state, or held for a person, or dead with a dead letter;
-- its transitions in the ledger are legal, numbered without a gap up to the record's own number, and
-  a final verdict stands there exactly once;
+- its transitions in the ledger are legal and numbered without a gap, no seq comes twice, one final
+  verdict stands there exactly once; where Redis was emptied, a new story begins with a higher seq;
 - every transition's callback was received at least once, signed, under one id of its own;
-- nothing is left in a lease or due, and the ledger has drained every event into SQL.
+- what a person was told is decided is in the ledger, holds for the same picture, and nothing of it
+  is half done;
+- nothing is left in a lease or due, and the ledger has drained every event into SQL;
+- budget, ledger, metric and report agree on the money that was paid, to the fen.
 
+As root on Linux the data folder lies on a small disk of its own, which a fault fills; with faketime
+installed a fault sets Redis' clock back.
 Run: make chaos, or .venv/bin/python benchmarks/chaos.py --quick | --minutes 60 --rate 28
 """
 
@@ -21,42 +27,49 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import redis
-from PIL import Image
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.chaos_checks import Accounts
-from benchmarks.chaos_faults import Behaviour, Faults, ReviewStub
+from benchmarks.chaos_checks import Accounts, money_books
+from benchmarks.chaos_faults import FAKETIME, Faults
+from benchmarks.chaos_people import People
+from benchmarks.chaos_servers import Behaviour, ReviewStub
+from benchmarks.chaos_web_tier import WebTier, free_port
+from benchmarks.nasty import KINDS, NastyReceiver
 from producer.connect import connect_store
-from producer.enqueue import Producer
-from producer.errors import ModerationError
-from producer.images import Images
 from producer.logs import quiet_logging
+from producer.record.endpoints import Endpoints
+from producer.record.keyspace import callback_line, endpoint_name
+from producer.record.store import Store
 from producer.settings import load_settings
-from producer.store import Store
-from worker import samples
-from worker.ledger import Ledger
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
+from worker.ledger.writer import Ledger
+from worker.process import valkey
+from worker.process.supervisor import Supervisor
 from worker.settings import WorkerSettings
-from worker.supervisor import Supervisor
 
 LEASE_S = 5.0
 
 #: Seconds after its start at which a quick run's load ends, and at which it must be quiet.
 QUICK_LOAD_S, QUICK_QUIET_S = 22.0, 45.0
+
+#: Size of the disk that is filled.
+DISK = "2g"
 
 #: Seconds of load without a new fault before the end, so that the last kill is seen to heal.
 CALM_S = 3.0
@@ -70,57 +83,119 @@ def main() -> int:
     secret = SecretStr("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     receiver_behaviour = Behaviour()
     provider = ReviewStub(token)
+    api_port = free_port()
     started_s = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="chaos-") as folder,
+        _disk() as (folder, disk),
         Receiver(secret, fails=receiver_behaviour.fails) as receiver,
+        contextlib.ExitStack() as stack,
     ):
-        os.environ.update(_environment(folder, receiver.url, secret, provider.url, token))
+        nasty = [stack.enter_context(NastyReceiver(kind)).url for kind in KINDS]
+        os.environ.update(
+            _environment(folder, receiver.url, secret, provider.url, token, nasty, api_port)
+        )
         settings = load_settings(WorkerSettings)
-        with Supervisor(settings) as supervisor:
-            stop = threading.Event()
-            watcher = threading.Thread(target=supervisor.run_until, args=(stop,), daemon=True)
-            watcher.start()
+        clock = _clock(folder)
+        with Supervisor(settings) as supervisor, contextlib.ExitStack() as watching:
+            watching.enter_context(_watched(supervisor))
             store = connect_store(settings)
-            load = Load(settings, store, options.rate, options.seed)
+            api = f"http://127.0.0.1:{api_port}"
+            web_tier = WebTier(settings, options.rate, options.seed, nasty, api)
+            people = People(folder, {"AVATARMOD_REDIS_URL": supervisor.redis_url})
+            stack.callback(people.stop)
             faults = Faults(
                 supervisor,
                 store,
                 receiver_behaviour,
                 provider.behaviour,
-                load.accepted,
-                load.enqueue_again,
+                web_tier,
+                people,
                 options.seed,
+                lease_s=LEASE_S,
+                disk=disk,
+                clock=clock,
             )
             seconds = options.minutes * 60
             if options.quick:
                 seconds = max(6.0, started_s + QUICK_LOAD_S - time.monotonic())
             console.print(f"{seconds:.0f} s of load at {options.rate}/s, seed {options.seed}")
-            _run(load, faults, seconds, options.every, console)
+            _run(web_tier, people, faults, seconds, options.every, console)
             faults.heal()
+            people.stop()
+            web_tier.bring_again(faults.lost)
+            shut_off = _shut_off(store, nasty)
             limit_s = started_s + QUICK_QUIET_S - time.monotonic() if options.quick else 900.0
-            quiet_s = _wait_for_quiet(store, console, limit_s)
-            violations = _check(settings, store, receiver, load.accepted, quiet_s)
+            quiet_s = _wait_for_quiet(store, console, limit_s, shut_off)
+            _forget(store, nasty)
+            violations = _check(settings, store, receiver, web_tier, people, faults, quiet_s)
             states = Counter(
-                str(a.state) if a else "missing" for a in store.get_many(load.accepted)
+                str(a.state) if a else "forgotten" for a in store.get_many(web_tier.accepted)
             )
-            stop.set()
-            watcher.join()
+            watching.close()
             store.redis.close()
             if options.quick:
                 _kill_all(supervisor)
     provider.close()
     result = {
-        "uploads": len(load.accepted),
+        "uploads": len(web_tier.accepted),
         "faults": sum(faults.count.values()),
         "violations": sum(len(ids) for ids in violations.values()),
         "seed": options.seed,
         "seconds": round(time.monotonic() - started_s, 1),
     }
+    console.print(
+        f"restored: {dict(faults.restored)}; brought again: {len(web_tier.brought_again)} of "
+        f"{len(faults.lost)} that the ledger had not heard of in full"
+    )
     _report(console, result, faults, states, violations, quiet_s, receiver, provider)
     if options.json:
         print(json.dumps(result))
     return 1 if result["violations"] else 0
+
+
+@contextlib.contextmanager
+def _watched(supervisor: Supervisor) -> Iterator[None]:
+    """What dies is started again, until here."""
+    stop = threading.Event()
+    watcher = threading.Thread(target=supervisor.run_until, args=(stop,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[tuple[Path, Path | None]]:
+    """A data folder, and the disk of its own on which it lies, where we may make one."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+        disk = Path(place)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "chaos", place]
+        is_ours = os.geteuid() == 0 and subprocess.run(mount, check=False).returncode == 0
+        try:
+            folder = disk / "data"
+            folder.mkdir()
+            yield folder, disk if is_ours else None
+        finally:
+            if is_ours:
+                subprocess.run(["umount", "--lazy", place], check=False)
+
+
+def _clock(folder: Path) -> Path | None:
+    """Let the embedded Valkey tell the time that a file says; None where that cannot be."""
+    if not FAKETIME.exists():
+        return None
+    offset, server = folder / "clock", folder / "valkey-server"
+    offset.write_text("+0\n")
+    server.write_text(
+        "#!/bin/sh\n"
+        f"LD_PRELOAD={FAKETIME} FAKETIME_TIMESTAMP_FILE={offset} FAKETIME_CACHE_DURATION=1 "
+        f'DONT_FAKE_MONOTONIC=1 exec {valkey.server_binary()} "$@"\n'
+    )
+    server.chmod(0o700)
+    valkey.server_binary = lambda: str(server)
+    return offset
 
 
 def _kill_all(supervisor: Supervisor) -> None:
@@ -130,17 +205,48 @@ def _kill_all(supervisor: Supervisor) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _shut_off(store: Store, urls: Sequence[str]) -> set[str]:
+    """Send nothing more to the nasty receivers; returns their lines."""
+    names = {endpoint_name(url) for url in urls}
+    for name in names:
+        store.redis.hset(store.keys.endpoint(name), "disabled", "given up")
+    return {callback_line(name) for name in names}
+
+
+def _forget(store: Store, urls: Sequence[str]) -> None:
+    """Give up what waits for the nasty receivers, as an operator would."""
+    endpoints = Endpoints(store, disable_after_s=float("inf"))
+    for url in urls:
+        deadline_s = time.monotonic() + 60
+        while not endpoints.forget(endpoint_name(url), drop=True)[0]:
+            assert time.monotonic() < deadline_s, f"{url} cannot be forgotten"
+            time.sleep(0.2)
+
+
 def _check(
     settings: WorkerSettings,
     store: Store,
     receiver: Receiver,
-    accepted: list[str],
+    web_tier: WebTier,
+    people: People,
+    faults: Faults,
     quiet_s: float | None,
 ) -> dict[str, list[str]]:
     """The accounts; that it never became quiet is a violation of its own."""
+    ledger_file = settings.data_folder / "ledger.sqlite3"
     ledger = Ledger.open(settings)
     try:
-        violations = Accounts(store, ledger, receiver.received).check(accepted)
+        accounts = Accounts(
+            store, ledger_file, receiver.received, web_tier, faults.lost, people.words()
+        )
+        violations = accounts.check(web_tier.accepted)
+        violations |= faults.complaints
+        for which, books in money_books(store, ledger, ledger_file, settings).items():
+            if max(books.values()) - min(books.values()) > 0.005:
+                named = [f"{name}: {yuan:.4f}" for name, yuan in books.items()]
+                violations[f"books of money differ {which}"] = named
+            if not books["ledger"] and which == "of the whole run":
+                violations["no gray picture was reviewed"] = ["see the pictures of WebTier"]
     finally:
         ledger.close()
     if quiet_s is None:
@@ -160,11 +266,17 @@ def _options() -> argparse.Namespace:
 
 
 def _environment(
-    folder: str, callback: str, secret: SecretStr, provider: str, token: str
+    folder: Path,
+    callback: str,
+    secret: SecretStr,
+    provider: str,
+    token: str,
+    nasty: Sequence[str],
+    api_port: int,
 ) -> dict[str, str]:
     """The stack's settings: short times, so that a run of seconds sees what hours would."""
     return {
-        "AVATARMOD_DATA_FOLDER": folder,
+        "AVATARMOD_DATA_FOLDER": str(folder),
         "AVATARMOD_LOG_LEVEL": "error",
         "AVATARMOD_LOG_FORMAT": "json",
         "AVATARMOD_LEASE_S": str(LEASE_S),
@@ -172,6 +284,10 @@ def _environment(
         "AVATARMOD_CALLBACK_SECRETS": secret.get_secret_value(),
         "AVATARMOD_CALLBACK_SCHEDULE_S": "1,1,2,2,3,3,5,5,10,10,20",
         "AVATARMOD_PRIVATE_NETWORKS": "127.0.0.0/8",
+        "AVATARMOD_CALLBACK_TIMEOUT_S": "4",
+        "AVATARMOD_CALLBACK_ALLOWED_URLS": ",".join(nasty),
+        "AVATARMOD_HUGGINGFACE_YUAN_PER_1000": "1.5",
+        "AVATARMOD_REVIEW_DAILY_YUAN": "",
         "AVATARMOD_REVIEW_DOMESTIC": "huggingface",
         "AVATARMOD_REVIEW_CROSS_BORDER": "domestic:huggingface",
         "AVATARMOD_HUGGINGFACE_ENDPOINT": provider,
@@ -182,61 +298,27 @@ def _environment(
         "AVATARMOD_REVIEW_TIMEOUT_S": "3",
         "AVATARMOD_THREADS": "1",
         "AVATARMOD_MICRO_BATCH": "1",
-        "AVATARMOD_API_PORT": "0",
+        "AVATARMOD_API_PORT": str(api_port),
+        "AVATARMOD_API_RATE_PER_S": "1000",
+        "AVATARMOD_LEDGER_BUFFER_EVENTS": "300",
     }
 
 
-class Load:
-    """Steady enqueueing; an upload counts as accepted when enqueue returned."""
-
-    def __init__(self, settings: WorkerSettings, store: Store, rate: float, seed: int) -> None:
-        self.accepted: list[str] = []
-        self._rate = rate
-        self._rng = np.random.default_rng(seed)
-        self._producer = Producer.connect(settings)
-        self._images = Images(settings)
-        self._gray = [samples.encode(samples.dunes(n, 0.5, 2), "JPEG") for n in range(40)]
-        self._whole = samples.encode(samples.landscape(), "JPEG")
-
-    def enqueue_next(self) -> None:
-        """One more upload; while Redis is away the same id is tried again."""
-        upload_id = f"chaos/{len(self.accepted):07d}"
-        self._images.put(upload_id, self._picture())
-        while True:
-            with contextlib.suppress(ModerationError):
-                self.enqueue_again(upload_id)
-                self.accepted.append(upload_id)
-                return
-            time.sleep(0.1)
-
-    def enqueue_again(self, upload_id: str) -> None:
-        """The same id as a web tier that is not sure would."""
-        self._producer.enqueue(upload_id, upload_id)
-
-    def pace(self, started_s: float) -> None:
-        """Sleep until the next upload is due."""
-        due_s = started_s + len(self.accepted) / self._rate
-        time.sleep(max(0.0, due_s - time.monotonic()))
-
-    def _picture(self) -> bytes:
-        kind = self._rng.random()
-        if kind < 0.06:
-            return self._gray[int(self._rng.integers(len(self._gray)))]
-        if kind < 0.11:
-            return self._whole[: int(self._rng.integers(1, len(self._whole) - 100))]
-        if kind < 0.16:
-            return self._whole
-        colour = tuple(int(v) for v in self._rng.integers(0, 256, 3))
-        return samples.encode(Image.new("RGB", (96, 96), colour), "PNG")
-
-
-def _run(load: Load, faults: Faults, seconds: float, every_s: float, console: Console) -> None:
+def _run(
+    web_tier: WebTier,
+    people: People,
+    faults: Faults,
+    seconds: float,
+    every_s: float,
+    console: Console,
+) -> None:
     started_s = time.monotonic()
     next_fault_s = started_s + every_s
     next_line_s = started_s + 30
     while time.monotonic() - started_s < seconds:
-        load.enqueue_next()
-        load.pace(started_s)
+        web_tier.enqueue_next()
+        web_tier.pace(started_s)
+        people.watch()
         now_s = time.monotonic()
         if now_s >= next_fault_s and now_s < started_s + seconds - CALM_S:
             next_fault_s = now_s + every_s
@@ -244,19 +326,22 @@ def _run(load: Load, faults: Faults, seconds: float, every_s: float, console: Co
         if now_s >= next_line_s:
             next_line_s = now_s + 30
             console.print(
-                f"{now_s - started_s:6.0f} s  {len(load.accepted)} uploads, "
+                f"{now_s - started_s:6.0f} s  {len(web_tier.accepted)} uploads, "
                 f"{sum(faults.count.values())} faults"
             )
 
 
-def _wait_for_quiet(store: Store, console: Console, limit_s: float) -> float | None:
+def _wait_for_quiet(
+    store: Store, console: Console, limit_s: float, shut_off: set[str]
+) -> float | None:
     """Seconds until nothing is due, leased, undecided or undrained; None: that did not come."""
     started_s = time.monotonic()
     busy: dict[str, Any] = {}
     while time.monotonic() - started_s < limit_s:
         with contextlib.suppress(redis.RedisError, OSError):
             open_counts = store.open_counts()
-            busy = {line: w for line in store.lines() if any((w := store.waiting(line)).values())}
+            lines = set(store.lines()) - shut_off
+            busy = {line: w for line in lines if any((w := store.waiting(line)).values())}
             busy |= {s: n for s in ("queued", "reviewing") if (n := open_counts[s])}
             if waiting := int(store.redis.xlen(store.key("events"))):
                 busy["events not in the ledger"] = waiting

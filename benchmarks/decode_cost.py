@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from worker.decode import DecodeLimits, Decoder, ViewOptions
-from worker.frames import Frames, prepare_codecs
-from worker.pixels import InputSpec
-from worker.views import look, short_side_needed_px
+from worker.image.decoder import DecodeLimits, Decoder, ViewOptions
+from worker.image.frames import Frames, prepare_codecs
+from worker.image.preprocess import InputSpec
+from worker.image.views import look, short_side_needed_px
 
 ROUNDS = 60
 
@@ -59,16 +59,16 @@ def main() -> None:
 def _typical(
     data: bytes, decoder: Decoder, limits: DecodeLimits, options: ViewOptions
 ) -> tuple[float, float]:
-    needed_px = short_side_needed_px(options.spec)
+    needed_px = short_side_needed_px(options)
     (child,) = decoder.child_pids()
     inside_ms = outside_ms = 0.0
     for _ in range(ROUNDS):
-        inside_ms += _spent_ms(lambda: look(Frames(data, limits, needed_px), options), child)
-        outside_ms += _spent_ms(lambda: decoder.decode(data), child)
+        inside_ms += spent_ms(lambda: look(Frames(data, limits, needed_px), options), child)
+        outside_ms += spent_ms(lambda: decoder.decode(data), child)
     return inside_ms / ROUNDS, outside_ms / ROUNDS
 
 
-def _spent_ms(action: Callable[[], object], child: int) -> float:
+def spent_ms(action: Callable[[], object], child: int) -> float:
     """Processor time of this process and of the child."""
     start_ns = time.process_time_ns() + _child_ns(child)
     action()

@@ -31,6 +31,8 @@ ENGINES = {
     "openvino-bf16": ("openvino",),
     "openvino-int8": ("openvino", "nncf"),
 }
+#: Packages without which no bundle can be made to measure.
+NEEDED = ("numpy", "onnxruntime", "onnx", "safetensors")
 OURS = ("ours-fp32", "ours-int8")
 NORMAL_BATCHES = (1, 8, 32)
 #: With --quick: no engine is started after this, and measuring ends then.
@@ -44,6 +46,11 @@ def main() -> int:
     args = _arguments()
     if args.worker:
         return _worker(args.worker, args.batch, Path(args.folder), args.core)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        hint = "pip install -c requirements.lock -e '.[worker,export-light]'"
+        print(f"error: {', '.join(missing)} not installed; needed: {hint}", file=sys.stderr)
+        return 2
     core = args.core if args.core is not None else max(os.sched_getaffinity(0))
     started_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="avatarmod-bench-") as folder:
@@ -87,7 +94,7 @@ def _arguments() -> argparse.Namespace:
 
 def _random_checkpoint(folder: Path) -> Path:
     code = "import sys; from pathlib import Path; "
-    code += "from scripts.random_checkpoint import write_random_checkpoint as w; "
+    code += "from worker.model.export.random_checkpoint import write_random_checkpoint as w; "
     code += "w(Path(sys.argv[1]))"
     target = folder / "checkpoint"
     _run([sys.executable, "-c", code, str(target)])
@@ -99,9 +106,9 @@ def _prepare(folder: Path, checkpoint: Path) -> None:
     code = """
 import json, sys
 from pathlib import Path
-from scripts.checkpoint import describe_checkpoint, load_vit
-from scripts.vit_graph import build_vit
-from scripts.hub import file_sha256
+from worker.model.export.checkpoint import describe_checkpoint, load_vit
+from worker.model.export.vit_graph import build_vit
+from worker.model.bundle import file_sha256
 checkpoint, folder = Path(sys.argv[1]), Path(sys.argv[2])
 description = describe_checkpoint(checkpoint)
 vit = load_vit(checkpoint, description)
@@ -263,7 +270,7 @@ def _worker(name: str, batch: int, folder: Path, core: int) -> int:
         run()
         wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
         print(wall_s / batch, cpu_s / batch, file=answers)
-    from worker.memory import peak_rss_bytes
+    from worker.resources import peak_rss_bytes
 
     print(json.dumps({"peak_rss_mb": peak_rss_bytes() / 2**20, "extra": extra}), file=answers)
     return 0
@@ -277,8 +284,8 @@ def _pixels(batch: int) -> Any:
 
 def _load_ours(precision: str) -> Any:
     def load(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
-        from worker.bundle import Bundle
-        from worker.engine import Engine
+        from worker.model.bundle import Bundle
+        from worker.model.engine import Engine
 
         engine = Engine(Bundle.load(f"{folder}/ours-{precision}/", folder), threads=1)
         extra["micro_batch"] = engine.micro_batch
@@ -352,6 +359,8 @@ def export_plain(checkpoint: str, target: str) -> None:
 
 def _load_onnx_plain(folder: Path, batch: int, extra: dict[str, Any]) -> Any:
     import numpy as np
+
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
 
     path = _plain_onnx(folder)
@@ -397,8 +406,8 @@ def quantise_for_openvino(source: str, target: str) -> None:
     import nncf
     import openvino as ov
 
-    from scripts.parity import synthetic_pictures
-    from worker.pixels import InputSpec, fit
+    from worker.image.preprocess import InputSpec, fit
+    from worker.model.export.parity import synthetic_pictures
 
     square = {"width_px": 384, "height_px": 384, "resize_px": 384}
     spec = InputSpec(**square, resize="short_side", interpolation="bicubic")

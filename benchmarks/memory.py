@@ -12,15 +12,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from worker.bundle import Bundle
-from worker.engine import Engine
-from worker.memory import peak_rss_bytes, rss_bytes
+from producer.settings import load_settings
+from worker.model.bundle import Bundle
+from worker.model.engine import Engine
+from worker.resources import peak_rss_bytes, rss_bytes
+from worker.settings import WorkerSettings
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="open-nsfw")
-    parser.add_argument("--models-folder", type=Path, default=Path("models"))
+    parser.add_argument(
+        "--models-folder", type=Path, default=load_settings(WorkerSettings).models_folder
+    )
     parser.add_argument("--images", type=int, default=10_000)
     args = parser.parse_args()
     engine = Engine(Bundle.load(args.bundle, args.models_folder), threads=1)

@@ -1,81 +1,46 @@
-"""How the pipeline judges harmless pictures: approved, gray, blocked, rejected per kind.
+"""How the pipeline judges harmless pictures: approved, gray, blocked, refused; views and cost.
 
 Redoes docs/quality.md. The pictures come from Debian packages and stay in a folder of yours:
 
-    python benchmarks/quality.py fetch /tmp/pictures
-    python benchmarks/quality.py measure /tmp/pictures /tmp/scores.jsonl
-    python benchmarks/quality.py report /tmp/scores.jsonl
+    python -m benchmarks.quality fetch /tmp/pictures
+    python -m benchmarks.quality measure /tmp/pictures /tmp/scores.jsonl
+    python -m benchmarks.quality report /tmp/scores.jsonl
 """
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import json
 import random
-import struct
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks import quality_pictures as pictures
+from benchmarks.quality_pictures import KINDS
+from producer.contract import Region, Verdict
 from producer.errors import InvalidInput
-from worker.bundle import Bundle
-from worker.decode import DecodeLimits, Decoder, ViewOptions
-from worker.engine import Engine
-from worker.style import StyleHead
+from worker.image.decoder import DecodeLimits, Decoder, Picture, ViewOptions
+from worker.model.bundle import Bundle, is_installed
+from worker.model.engine import Engine
+from worker.model.style import StyleHead
+from worker.moderation import road
+from worker.moderation.policy import Policy, load_policy
+from worker.moderation.scored import Scored
+from worker.moderation.second import SecondModel
 
-PACKAGES = (
-    "dde-account-faces",
-    "gcompris-qt-data",
-    "gnome-backgrounds",
-    "mate-backgrounds",
-    "openclipart-png",
-    "pidgin-themes",
-    "renpy-thequestion",
-    "tuxpaint-stamps-default",
-    "wesnoth-1.16-data",
-)
+Line = dict[str, Any]
 
-#: Kind -> (drawn?, glob patterns below the fetched folder).
-KINDS: dict[str, tuple[bool | None, tuple[str, ...]]] = {
-    "photos": (
-        False,
-        (
-            "mate-backgrounds/**/nature/*.jpg",
-            "gnome-backgrounds/**/*.webp",
-            "rcc/erase/*",
-            "rcc/explore_monuments/*",
-            "rcc/explore_world_animals/*",
-            "rcc/explore_farm_animals/*",
-            "rcc/categorization/*",
-        ),
-    ),
-    "photo cut-outs (transparent)": (
-        False,
-        ("tuxpaint-stamps-default/**/animals/**/*.png", "tuxpaint-stamps-default/**/food/**/*.png"),
-    ),
-    "paintings (pieces)": (True, ("rcc/paintings/*",)),
-    "fantasy portraits": (True, ("wesnoth-1.16-data/**/core/images/portraits/**/*.png",)),
-    "game sprites (72 px, transparent)": (
-        True,
-        ("wesnoth-1.16-data/**/core/images/units/**/*.png",),
-    ),
-    "visual novel": (True, ("renpy-thequestion/**/game/images/**/*.[pj][np]g",)),
-    "desktop avatars": (True, ("dde-account-faces/**/*.png",)),
-    "clip art": (True, ("openclipart-png/**/png/*/**/*.png",)),
-    "smileys (some animated, under 80 px)": (True, ("pidgin-themes/**/*.gif",)),
-    "generated avatars": (None, ("generated/*",)),
-}
-PER_KIND = 250
+_VERDICTS = (Verdict.APPROVED, Verdict.GRAY, Verdict.BLOCKED)
 
-PHOTO_CUT_OFFS, DRAWN_CUT_OFFS = (0.05, 0.95), (0.03, 0.98)
+#: Kinds whose pictures come near a cut-off, for what is asked of them alone.
+_NEAR = ("cut-outs", "paintings", "portraits", "clip art")
 
 
 @click.group()
@@ -83,87 +48,11 @@ def main() -> None:
     """Fetch, measure, report."""
 
 
-# -- fetch ---------------------------------------------------------------------------------------
-
-
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def fetch(folder: Path) -> None:
     """Unpack the Debian packages into FOLDER and make generated avatars; installs nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
-        subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True)
-        (deb,) = folder.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg", "-x", deb, folder / package], check=True)
-        deb.unlink()
-    for container in folder.glob("gcompris-qt-data/**/*.rcc"):
-        target = folder / "rcc" / container.stem
-        for number, picture in enumerate(_carve_webp(container.read_bytes())):
-            target.mkdir(parents=True, exist_ok=True)
-            (target / f"{number:04}.webp").write_bytes(picture)
-    (folder / "generated").mkdir(exist_ok=True)
-    for name, image in _generated(random.Random(0)):
-        image.save(folder / "generated" / f"{name}.png")
-
-
-def _carve_webp(data: bytes) -> Iterator[bytes]:
-    at = data.find(b"RIFF")
-    while at >= 0:
-        if data[at + 8 : at + 12] == b"WEBP":
-            (size,) = struct.unpack("<I", data[at + 4 : at + 8])
-            yield data[at : at + 8 + size]
-        at = data.find(b"RIFF", at + 4)
-
-
-def _generated(dice: random.Random) -> Iterator[tuple[str, Image.Image]]:
-    makers: dict[str, Callable[[random.Random, int], Image.Image]] = {
-        "single": _single,
-        "letter": _letter,
-        "identicon": _identicon,
-        "quarters": _quarters,
-    }
-    for name, make in makers.items():
-        for number in range(60):
-            image = make(dice, dice.choice((80, 128, 200, 256, 420, 512)))
-            yield f"{name}-{number:02}", image
-            if number % 3 == 0:
-                buffer = io.BytesIO()
-                image.save(buffer, "JPEG", quality=dice.choice((60, 75, 90)))
-                yield f"{name}-{number:02}-jpeg", Image.open(buffer)
-
-
-def _colour(dice: random.Random) -> tuple[int, int, int]:
-    return dice.randrange(256), dice.randrange(256), dice.randrange(256)
-
-
-def _single(dice: random.Random, side_px: int) -> Image.Image:
-    return Image.new("RGB", (side_px, side_px), _colour(dice))
-
-
-def _letter(dice: random.Random, side_px: int) -> Image.Image:
-    image = _single(dice, side_px)
-    text = "".join(dice.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(dice.choice((1, 1, 2))))
-    ink = dice.choice(((255, 255, 255), (20, 20, 20), _colour(dice)))
-    font = ImageFont.load_default(side_px * dice.uniform(0.35, 0.6))
-    ImageDraw.Draw(image).text((side_px / 2, side_px / 2), text, ink, font, anchor="mm")
-    return image
-
-
-def _identicon(dice: random.Random, side_px: int) -> Image.Image:
-    cells = dice.choice((5, 7, 8))
-    image = Image.new("RGB", (cells, cells), dice.choice(((240, 240, 240), (255, 255, 255))))
-    ink = _colour(dice)
-    for x in range((cells + 1) // 2):
-        for y in range(cells):
-            if dice.random() < 0.5:
-                image.putpixel((x, y), ink)
-                image.putpixel((cells - 1 - x, y), ink)
-    return image.resize((side_px, side_px), Image.Resampling.NEAREST)
-
-
-def _quarters(dice: random.Random, side_px: int) -> Image.Image:
-    cells = np.array([[_colour(dice) for _ in range(2)] for _ in range(2)], dtype=np.uint8)
-    return Image.fromarray(cells).resize((side_px, side_px), Image.Resampling.NEAREST)
+    pictures.fetch(folder)
 
 
 # -- measure -------------------------------------------------------------------------------------
@@ -174,7 +63,8 @@ def _quarters(dice: random.Random, side_px: int) -> Image.Image:
 @click.argument("scores", type=click.Path(path_type=Path))
 @click.option("--bundle", default="open-nsfw", show_default=True)
 @click.option("--models", type=click.Path(path_type=Path), default=Path("models"))
-@click.option("--per-kind", default=PER_KIND, show_default=True)
+@click.option("--per-kind", default=250, show_default=True)
+@click.option("--kind", "kinds", multiple=True, help="Only kinds with this in their name.")
 @click.option("--pad-to-square", is_flag=True)
 @click.option("--served-crop", default="none")
 @click.option("--side-px", type=int, help="Shrink every picture to this short side first.")
@@ -184,70 +74,83 @@ def measure(
     bundle: str,
     models: Path,
     per_kind: int,
+    kinds: tuple[str, ...],
     pad_to_square: bool,
     served_crop: Any,
     side_px: int | None,
 ) -> None:
-    """Decode and score a sample of every kind; write one JSON line a picture."""
-    loaded = Bundle.load(bundle, models)
-    engine = Engine(loaded, threads=1, micro_batch=1)
-    style = StyleHead()
-    options = ViewOptions(
-        spec=loaded.input, pad_to_square=pad_to_square, served_crop=served_crop, flat_rule=True
+    """Decode and judge a sample of every kind; write one JSON line a picture.
+
+    The second model of the built-in policy looks too where it is installed.
+    """
+    judge = _Judge(Bundle.load(bundle, models), models)
+    options = dataclasses.replace(
+        judge.options, pad_to_square=pad_to_square, served_crop=served_crop
     )
     with Decoder(DecodeLimits(), options) as decoder, scores.open("w") as output:
         decoder.start()
-        for kind, path in _sample(folder, per_kind):
-            data = path.read_bytes() if side_px is None else _shrunk(path, side_px)
-            line = {"kind": kind, "path": str(path.relative_to(folder)), "bytes": len(data)}
+        for kind, path in pictures.sample(folder, per_kind, kinds):
+            data = path.read_bytes() if side_px is None else pictures.shrunk(path, side_px)
+            line: Line = {"kind": kind, "path": str(path.relative_to(folder)), "bytes": len(data)}
             start_s = time.perf_counter()
             try:
                 picture = decoder.decode(data)
             except InvalidInput as error:
                 output.write(json.dumps({**line, "rejected": f"{error.code}: {error}"}) + "\n")
                 continue
-            decode_s = time.perf_counter() - start_s
-            views = [
-                {
-                    "frame": view.frame,
-                    "background": view.background,
-                    "crop": view.crop,
-                    "share": round(view.shown_share, 4),
-                    "p": engine.score(view.pixels[None])[0].probability,
-                }
-                for view in picture.views
-            ]
-            worst = max(range(len(views)), key=lambda index: views[index]["p"])
-            drawn = style.drawn_probability(picture.views[worst].pixels)
-            line |= {
-                "size": (picture.width_px, picture.height_px),
-                "frames": picture.frame_count,
-                "decode_s": decode_s,
-                "flat": picture.flat,
-                "drawn": drawn,
-                "views": views,
-            }
-            output.write(json.dumps(line) + "\n")
+            line["decode_s"] = time.perf_counter() - start_s
+            output.write(json.dumps(line | judge.line(picture)) + "\n")
 
 
-def _sample(folder: Path, per_kind: int) -> Iterator[tuple[str, Path]]:
-    for kind, (_, patterns) in KINDS.items():
-        paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-        paths = [path for path in paths if path.is_file() and not path.is_symlink()]
-        chosen = random.Random(0).sample(paths, min(per_kind, len(paths)))
-        click.echo(f"{kind}: {len(chosen)} of {len(paths)}", err=True)
-        for path in sorted(chosen):
-            yield kind, path
+class _Judge:
+    """Scores and judges as a worker does, with one model, with two, with and without a rule."""
 
+    def __init__(self, bundle: Bundle, models: Path) -> None:
+        self._engine = Engine(bundle, threads=1, micro_batch=1)
+        self._style = StyleHead()
+        policy = load_policy(None)
+        self._policies: dict[str, Policy] = {"one": policy.alone()}
+        self._second: SecondModel | None = None
+        if is_installed(policy.second.bundle, models):
+            other = Bundle.load(policy.second.bundle, models)
+            self._second = SecondModel(
+                policy.second, other, lambda found: Engine(found, threads=1, micro_batch=1)
+            )
+            self._policies["two"] = policy
+        other_spec = self._second.spec if self._second else None
+        self.options = ViewOptions(
+            spec=bundle.input, second_spec=None if other_spec == bundle.input else other_spec
+        )
 
-def _shrunk(path: Path, side_px: int) -> bytes:
-    with Image.open(path) as image:
-        scale = side_px / min(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        small = image.convert("RGBA" if image.has_transparency_data else "RGB").resize(size)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG")
-    return buffer.getvalue()
+    def line(self, picture: Picture) -> Line:
+        """What is measured of one picture; scored also where a rule needs no model."""
+        unruled = dataclasses.replace(picture, flat=None)
+        found = road.score(self._engine, {"": unruled}, ())[""]
+        if isinstance(found, BaseException):
+            raise found
+        scored = road.ask_second(self._second, found, unruled)
+        drawn = self._style.drawn_probability(picture.views[scored.worst].pixels)
+        second = scored.second or [None] * len(scored.views)
+        views = [
+            {"frame": v.frame, "background": v.background, "crop": v.crop, "p": v.probability}
+            | ({"second": s.probability} if s else {})
+            for v, s in zip(scored.views, second, strict=True)
+        ]
+        return {
+            "size": (picture.width_px, picture.height_px),
+            "frames": picture.frame_count,
+            "flat": picture.flat,
+            "unseen": picture.unseen,
+            "drawn": drawn,
+            "views": views,
+            "verdicts": dict(self._verdicts(scored, picture.flat or "", drawn)),
+        }
+
+    def _verdicts(self, scored: Scored, flat: str, drawn: float) -> Iterator[tuple[str, str]]:
+        for name, policy in self._policies.items():
+            for rule, word in (("", flat), (" without rule", "")):
+                of = dataclasses.replace(scored, flat=word)
+                yield name + rule, of.judge(policy, Region.OVERSEAS, lambda: drawn).verdict
 
 
 # -- report --------------------------------------------------------------------------------------
@@ -255,62 +158,145 @@ def _shrunk(path: Path, side_px: int) -> bytes:
 
 @main.command()
 @click.argument("scores", type=click.Path(exists=True, path_type=Path))
-def report(scores: Path) -> None:
+@click.option(
+    "--first",
+    type=click.Path(exists=True, path_type=Path),
+    help="Scores of the same pictures by an older version, to compare views with.",
+)
+def report(scores: Path, first: Path | None) -> None:
     """Print the tables of docs/quality.md from measured scores."""
-    lines = [json.loads(line) for line in scores.read_text().splitlines()]
-    for title, style_rule, flat_rule in (
-        ("one pair of cut-offs, no flat rule", False, False),
-        ("with the flat rule", False, True),
-        ("with the style rule", True, False),
-        ("with both", True, True),
-    ):
-        print(f"\n{title}\n| kind | n | approved | gray | blocked | rejected |")
-        print("|---|--:|--:|--:|--:|--:|")
-        for kind in KINDS:
-            of_kind = [line for line in lines if line["kind"] == kind]
-            if of_kind:
-                verdicts = Counter(verdict(line, style_rule, flat_rule) for line in of_kind)
-                shares = [
-                    f"{verdicts[name] / len(of_kind):.1%}"
-                    for name in ("approved", "gray", "blocked", "rejected")
-                ]
-                print(f"| {kind} | {len(of_kind)} | {' | '.join(shares)} |")
-    _report_cost(lines)
+    lines = _read(scores)
+    _report_verdicts(lines)
+    _report_generated(lines)
+    _report_transparency(lines)
+    _report_frames(lines)
     _report_style(lines)
+    _report_views(lines, {line["path"]: line for line in _read(first)} if first else {})
+    for line in lines:
+        if "rejected" in line or line["unseen"]:
+            print(f"not approved: {line['path']}: {line.get('rejected') or line['unseen']}")
 
 
-def verdict(line: dict[str, Any], style_rule: bool, flat_rule: bool) -> str:
-    """Judge one measured picture by its worst view."""
-    if "rejected" in line:
-        return "rejected"
-    if flat_rule and line["flat"]:
-        return "approved"
-    probability = max(view["p"] for view in line["views"])
-    low, high = DRAWN_CUT_OFFS if style_rule and line["drawn"] >= 0.5 else PHOTO_CUT_OFFS
-    if probability < low:
-        return "approved"
-    return "blocked" if probability >= high else "gray"
+def _read(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _report_cost(lines: list[dict[str, Any]]) -> None:
-    print("\n| kind | decode ms, median | p95 | views a picture |\n|---|--:|--:|--:|")
+def _by_kind(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
     for kind in KINDS:
-        decoded = [line for line in lines if line["kind"] == kind and "views" in line]
-        if decoded:
-            costs_ms = np.array([line["decode_s"] for line in decoded]) * 1000
-            views = sum(len(line["views"]) for line in decoded) / len(decoded)
+        of_kind = [line for line in lines if line["kind"] == kind and "views" in line]
+        if of_kind:
+            yield kind, of_kind
+    yield "all", [line for line in lines if "views" in line]
+
+
+def _table(title: str, *columns: str) -> None:
+    print(f"\n{title}\n| {' | '.join(columns)} |\n|---|{'--:|' * (len(columns) - 1)}")
+
+
+def _share(count: int, of: int) -> str:
+    return f"{100 * count / max(1, of):.1f}"
+
+
+def _report_verdicts(lines: list[Line]) -> None:
+    ways = [way for way in ("one without rule", "one", "two") if way in _some(lines)["verdicts"]]
+    _table("approved / gray / blocked, %", "kind", "n", *ways)
+    for kind, found in _by_kind(lines):
+        cells = []
+        for way in ways:
+            counts = Counter(line["verdicts"][way] for line in found)
+            cells.append(" / ".join(_share(counts[verdict], len(found)) for verdict in _VERDICTS))
+        print(f"| {kind} | {len(found)} | {' | '.join(cells)} |")
+    refused = sum("rejected" in line for line in lines)
+    doubts = Counter(line["unseen"] for line in lines if line.get("unseen"))
+    print(f"\nrefused: {refused} of {len(lines)}; gray because of: {dict(doubts)}")
+
+
+def _some(lines: list[Line]) -> Line:
+    return next(line for line in lines if "views" in line)
+
+
+def _report_generated(lines: list[Line]) -> None:
+    made = [line for line in lines if line["kind"] == "generated avatars" and "views" in line]
+    _table("generated", "made by the script", "n", "taken %", "gray before %", "gray after %")
+    for name in ("single", "letter", "identicon", "quarters"):
+        found = [line for line in made if f"/{name}-" in line["path"]]
+        before, after = (
+            sum(line["verdicts"][way] == Verdict.GRAY for line in found)
+            for way in ("one without rule", "one")
+        )
+        taken = sum(line["flat"] is not None for line in found)
+        shares = (_share(count, len(found)) for count in (taken, before, after))
+        print(f"| {name} | {len(found)} | {' | '.join(shares)} |")
+
+
+def _report_transparency(lines: list[Line]) -> None:
+    _table("gray, one model, %", "kind", "white only", "black only", "all")
+    for kind, found in _by_kind(lines):
+        if any(name in kind for name in _NEAR):
+            cells = (_gray(found, ground) for ground in ("white", "black", ""))
+            print(f"| {kind} | {' | '.join(cells)} |")
+
+
+def _gray(lines: list[Line], ground: str) -> str:
+    cut_offs = load_policy(None).photo
+    opposite = {"white": "black", "black": "white", "": "-"}[ground]
+    kept = [
+        [view["p"] for view in line["views"] if not view["background"].startswith(opposite)]
+        for line in lines
+    ]
+    gray = sum(cut_offs.verdict(max(each, default=0.0)) == Verdict.GRAY for each in kept)
+    return _share(gray, len(lines))
+
+
+def _report_frames(lines: list[Line], draws: int = 20_000) -> None:
+    """What slideshows of eight pictures would be taken for: real frames resemble each other."""
+    _table("above 0.5, one model, %", "kind", "single", "worst of eight", "second worst of eight")
+    dice = random.Random(0)
+    for kind, found in _by_kind(lines):
+        if any(name in kind for name in _NEAR):
+            worst = [max(view["p"] for view in line["views"]) for line in found]
+            shows = [sorted(dice.choices(worst, k=8)) for _ in range(draws)]
+            counts = [sum(show[at] > 0.5 for show in shows) for at in (-1, -2)]
+            single = _share(sum(each > 0.5 for each in worst), len(worst))
+            print(f"| {kind} | {single} | {' | '.join(_share(n, draws) for n in counts)} |")
+
+
+def _report_style(lines: list[Line]) -> None:
+    _table("style head", "kind", "said to be drawn %")
+    for kind, found in _by_kind(lines):
+        drawn = sum(line["drawn"] >= 0.5 for line in found)
+        print(f"| {kind} | {_share(drawn, len(found))} |")
+
+
+def _report_views(lines: list[Line], first: dict[str, Line]) -> None:
+    """Views scored a picture: none where a rule needs no model."""
+    _table("views a picture", "kind", "n", "first version", "views", "decode ms, median", "p95")
+    read = [line for line in lines if "views" in line]
+    stills = [line for line in read if line["frames"] == 1]
+    moving = [line for line in read if line["frames"] > 1]
+    groups = [*_by_kind(lines), ("still", stills), ("animated", moving)]
+    for kind, found in [*groups, *_by_shape(stills)]:
+        before = [first[line["path"]] for line in found if line["path"] in first]
+        ms = np.array([line["decode_s"] for line in found]) * 1000
+        if len(ms):
             print(
-                f"| {kind} | {np.median(costs_ms):.1f} | {np.quantile(costs_ms, 0.95):.1f} "
-                f"| {views:.2f} |"
+                f"| {kind} | {len(found)} | {_views(before)} | {_views(found)} "
+                f"| {np.median(ms):.1f} | {np.quantile(ms, 0.95):.1f} |"
             )
 
 
-def _report_style(lines: list[dict[str, Any]]) -> None:
-    print("\n| kind | said to be drawn |\n|---|--:|")
-    for kind in KINDS:
-        drawn = [line["drawn"] >= 0.5 for line in lines if line["kind"] == kind and "drawn" in line]
-        if drawn:
-            print(f"| {kind} | {sum(drawn) / len(drawn):.1%} |")
+def _by_shape(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
+    for label, low, high in (("to 1.5", 0, 1.5), ("to 2", 1.5, 2), ("over 2", 2, 99)):
+        ratios = [max(line["size"]) / min(line["size"]) for line in lines]
+        yield (
+            f"still, {label} to 1",
+            [line for line, ratio in zip(lines, ratios, strict=True) if low < ratio <= high],
+        )
+
+
+def _views(lines: list[Line]) -> str:
+    counts = [0 if line.get("flat") else len(line.get("views", ())) for line in lines]
+    return f"{np.mean(counts):.2f}" if counts else ""
 
 
 if __name__ == "__main__":

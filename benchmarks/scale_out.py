@@ -32,29 +32,30 @@ import threading
 import time
 import types
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.box import descendants
 from benchmarks.through_queue import MANY, Bench, NullDecoder, NullEngine, _picture
-from producer.connect import make_celery, redis_client
-from producer.contract import Stage
-from producer.dead_letters import DeadLetters
-from producer.endpoints import Endpoints
-from producer.enqueue import Producer, Upload
-from producer.http_guard import parse_networks
+from producer.client import Producer
+from producer.connect import redis_client
+from producer.contract import Stage, Upload
+from producer.doorbell import Bells
 from producer.images import Images
 from producer.logs import quiet_logging
 from producer.metrics import Recorder
+from producer.networks import parse_networks
+from producer.record.endpoints import Endpoints
+from producer.record.store import Store
 from producer.settings import load_settings
-from producer.store import Store
-from worker.callback import CallbackSender
-from worker.drain import LineDrain
-from worker.embedded import EmbeddedValkey
-from worker.ledger import Ledger
+from worker.callback import CallbackSender, CallbackStep, callback_rooms
+from worker.consumer import LineDrain
+from worker.ledger.writer import Ledger
+from worker.outcomes import Outcomes
+from worker.process.valkey import EmbeddedValkey
 from worker.settings import WorkerSettings
-from worker.tasks import CallbackStep
 
 #: Seconds that the web tier of the callbacks takes to answer.
 WEB_TIER_S = 0.02
@@ -137,7 +138,7 @@ class Site:
     def decided(self) -> int:
         """Transitions since the beginning."""
         counts: Any = self.redis.hgetall(self.store.key("counts"))
-        return sum(int(n) for state, n in counts.items() if state != "last_transition_at")
+        return sum(int(n) for state, n in counts.items() if not state.startswith("last_"))
 
 
 def steps(site: Site, folder: Path, count: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def steps(site: Site, folder: Path, count: int, options: argparse.Namespace) -> 
         for stream_id, fields in events:
             site.redis.xadd(site.store.key("events"), fields, id=stream_id)
         ledger = Ledger.open(load_settings(WorkerSettings, ledger_url=url, data_folder=folder))
-        measure(f"ledger_{kind}", len(events), lambda book=ledger: _drain_all(book, site.store))
+        measure(f"ledger_{kind}", len(events), partial(_drain_all, ledger, site.store))
         ledger.close()
     return found
 
@@ -210,7 +211,7 @@ def callbacks(site: Site, folder: Path) -> Callable[[threading.Event], int]:
             allowed=parse_networks(("127.0.0.0/8",)),
             timeout_s=settings.callback_timeout_s,
         ),
-        dead_letters=DeadLetters(site.store, lambda _: ""),
+        outcomes=Outcomes(site.store, Recorder()),
         endpoints=endpoints,
         schedule_s=settings.callback_schedule_s,
         stop=threading.Event(),
@@ -218,7 +219,7 @@ def callbacks(site: Site, folder: Path) -> Callable[[threading.Event], int]:
     )
     return LineDrain(
         store=site.store,
-        lines=lambda: dict.fromkeys(endpoints.open_lines(), settings.callback_concurrency),
+        lines=lambda: callback_rooms(endpoints.due(), settings.callback_concurrency),
         handle=step.handle,
         threads=settings.callback_threads,
         lease_s=settings.lease_s,
@@ -279,14 +280,17 @@ def model(site: Site, folder: Path, count: int) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     found: dict[str, Any] = {"uploads": count}
     settings = load_settings(WorkerSettings, redis_url=site.url, data_folder=folder)
-    images, celery = Images(settings), make_celery(settings, site.url)
-    producer = Producer(site.store, celery, settings)
+    images = Images(settings)
+    producer = Producer(site.store, Bells.connect(site.store, settings), settings)
     os.sched_setaffinity(site.pid, {cores[-1]})
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for number, core in enumerate(cores[:2], 1):
             workers.append(_start_worker(site, folder, core))
-            _wait(lambda n=number: len(site.store.workers()) >= n, "the worker is ready")
+            _wait(
+                lambda n=number: len(site.store.workers()) >= n,  # type: ignore[misc]
+                "the worker is ready",
+            )
             found[str(number)] = _through(site, producer, images, workers, count * number, number)
     finally:
         for worker in workers:
@@ -391,7 +395,7 @@ def _consume(options: argparse.Namespace) -> int:
 def _produce(options: argparse.Namespace) -> int:
     settings = load_settings(WorkerSettings, redis_url=options.redis, max_backlog=1_000_000)
     store = Store(redis_client(options.redis))
-    producer = Producer(store, make_celery(settings, options.redis), settings)
+    producer = Producer(store, Bells.connect(store, settings), settings)
     number = 0
     while True:
         if store.waiting(Stage.MODERATE)["waiting"] > BACKLOG:

@@ -2,7 +2,8 @@
 
 Starts `avatarmod up` (Valkey, moderate, io, API with console) pinned to one core, with memory held,
 on a bundle of the recommended model's true architecture with random weights; speed and memory do
-not depend on the values, so its verdicts mean nothing. The load and the web tier that receives the
+not depend on the values, so its verdicts mean nothing. With `--bundle open-nsfw --models-folder F`
+it is the default pair of models, if F has the second. The load and the web tier that receives the
 callbacks run outside of the box. Four parts, one after the other:
 
 - steady: one upload a second, by HTTP; gives `p50_s` and `p99_s`, from before the request until the
@@ -44,13 +45,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.box import Box, MemoryWatch, cpu_seconds
 from benchmarks.box_pictures import Pictures, worst_pictures
+from producer.client import Producer
 from producer.connect import connect_store
-from producer.enqueue import Producer, Upload
+from producer.contract import Upload
 from producer.errors import ModerationError
 from producer.images import Images
 from producer.logs import quiet_logging
 from producer.settings import Settings, load_settings
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +69,7 @@ def main() -> int:
     quiet_logging()
     options = _options()
     console = Console(stderr=True)
-    models = make_bundle(options.cache, console)
+    models = options.models_folder or make_bundle(options.cache, console)
     secret = SecretStr("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     cores = sorted(os.sched_getaffinity(0))
     with (
@@ -79,14 +81,15 @@ def main() -> int:
         # The load must not slow down what it measures.
         os.sched_setaffinity(0, set(cores[:-1]) or set(cores))
         env = {
-            **_environment(folder, models, receiver.url, secret),
+            **environment(folder, models, receiver.url, secret),
+            "AVATARMOD_BUNDLE": options.bundle,
             "AVATARMOD_DECODE_MEMORY_BYTES": str(options.decode_memory_mb * 2**20),
         }
         console.print(f"core {cores[-1]}; {options.memory_mb} MB held by {box.how}")
         process = box.start([sys.executable, "-m", "producer.cli", "up"], env, log)
         try:
             with MemoryWatch(process.pid) as watch:
-                base_url = _wait_until_ready(process, Path(folder))
+                base_url = wait_until_ready(process, Path(folder))
                 load = Load(Path(folder), base_url, receiver)
                 result = run(load, watch, options, console)
         except (RuntimeError, TimeoutError, httpx.HTTPError, ModerationError) as error:
@@ -104,6 +107,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small parts; finishes in a minute")
     parser.add_argument("--uploads", type=int, help="size of the burst (5000; quick: 50)")
     parser.add_argument("--worst", type=int, help="pictures at the limits (32; quick: 3)")
+    parser.add_argument("--bundle", default="box", help="in the folder; box: random weights")
+    parser.add_argument("--models-folder", type=Path, help="where bundles of your own lie")
     parser.add_argument("--memory-mb", type=int, default=2048, help="memory of the box")
     parser.add_argument(
         "--decode-memory-mb",
@@ -130,13 +135,13 @@ def make_bundle(cache: Path, console: Console) -> Path:
     if not (models / "box" / "model.json").exists():
         console.print(f"making a bundle of random weights in {models} (once)")
         models.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "scripts.export_onnx", "--random-weights"]
+        command = [sys.executable, "scripts/export_onnx.py", "--random-weights"]
         command += ["--models-folder", str(models), "--out", str(models / "box"), "--force"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return models
 
 
-def _environment(folder: str, models: Path, callback: str, secret: SecretStr) -> dict[str, str]:
+def environment(folder: str, models: Path, callback: str, secret: SecretStr) -> dict[str, str]:
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith("AVATARMOD_")},
         "PYTHONPATH": str(ROOT),
@@ -158,7 +163,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> str:
+def wait_until_ready(process: subprocess.Popen[bytes], folder: Path) -> str:
     """The API's address."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
@@ -194,7 +199,7 @@ class Load:
 
     def __init__(self, folder: Path, base_url: str, receiver: TimedReceiver) -> None:
         settings = load_settings(Settings, data_folder=folder)
-        self._producer = Producer.connect(settings)
+        self.producer = Producer.connect(settings)
         self._images = Images(settings)
         self._receiver = receiver
         key = (folder / "api-key").read_text().strip()
@@ -219,7 +224,7 @@ class Load:
         for start in range(0, len(ids), 100):
             part = ids[start : start + 100]
             now_s = time.monotonic()
-            answers = self._producer.enqueue_many([Upload(one, image=one) for one in part])
+            answers = self.producer.enqueue_many([Upload(one, image=one) for one in part])
             for answer in answers:
                 if isinstance(answer, ModerationError):
                     raise answer

@@ -33,31 +33,33 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from pydantic import SecretStr
 
-from producer.connect import make_celery, redis_client
-from producer.contract import Stage
-from producer.enqueue import Producer, Upload
+from producer.client import Producer
+from producer.connect import redis_client
+from producer.contract import Stage, Upload
+from producer.doorbell import Bells
 from producer.images import Images
 from producer.logs import quiet_logging
 from producer.metrics import Recorder
+from producer.record.store import Store
 from producer.settings import load_settings
-from producer.store import Store
-from worker import samples
-from worker.batch import BatchKnobs, ModerateDrain
-from worker.bundle import Bundle
-from worker.decode import DecodeLimits, Decoder
-from worker.embedded import EmbeddedValkey
-from worker.engine import Engine
+from worker.demo import pictures as samples
+from worker.demo.webhook_receiver import Receiver
+from worker.image.decoder import DecodeLimits, Decoder
+from worker.image.views import ViewOptions
+from worker.model.bundle import Bundle
+from worker.model.engine import Engine
+from worker.moderation.batch import BatchKnobs, ModerateDrain
+from worker.moderation.policy import Policy
 from worker.outcomes import Outcomes
-from worker.policy import Policy
-from worker.receiver import Receiver
+from worker.process.supervisor import Supervisor
+from worker.process.valkey import EmbeddedValkey
 from worker.settings import WorkerSettings
-from worker.supervisor import Supervisor
-from worker.views import ViewOptions
 
 #: What a healthy queue may cost, in milliseconds an image, and the least share of the engine's own
 #: throughput that must come through it.
@@ -92,12 +94,13 @@ class NullPicture:
     views: tuple[NullView, ...] = (NullView(),)
     flat: str | None = None
     is_small: bool = False
+    unseen: str = ""
 
 
 class NullDecoder:
     """Costs nothing."""
 
-    def decode(self, data: bytes) -> NullPicture:
+    def decode(self, data: bytes, *, patient: bool = False, prints: bool = False) -> NullPicture:
         """Whatever the bytes are."""
         return NullPicture()
 
@@ -165,7 +168,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="open-nsfw", help="name or folder; random weights do")
-    parser.add_argument("--models-folder", type=Path, default=Path("models"))
+    parser.add_argument(
+        "--models-folder", type=Path, default=load_settings(WorkerSettings).models_folder
+    )
     parser.add_argument("--seconds", type=float, help="of rounds with the engine (default: 120)")
     parser.add_argument("--round", type=int, default=0, help="uploads of one round (default: 32)")
     parser.add_argument("--core", type=int, help="core to pin to (default: the last allowed)")
@@ -192,13 +197,16 @@ class Bench:
 
     def __init__(self, server: EmbeddedValkey, folder: Path, callback_url: str = "") -> None:
         self._server = server
-        self._callback_url = callback_url
         self._settings = load_settings(
-            WorkerSettings, redis_url=server.url, data_folder=folder, max_backlog=1_000_000
+            WorkerSettings,
+            redis_url=server.url,
+            data_folder=folder,
+            max_backlog=1_000_000,
+            callback_url=callback_url,
         )
         self._store = Store(redis_client(server.url), self._settings.namespace)
-        celery = make_celery(self._settings, server.url)
-        self._producer = Producer(self._store, celery, self._settings)
+        bells = Bells.connect(self._store, self._settings)
+        self._producer = Producer(self._store, bells, self._settings)
         self._images = Images(self._settings)
         self._stop = threading.Event()
         self._number = 0
@@ -209,9 +217,9 @@ class Bench:
         for suffix, policy in (("_everysec", "everysec"), ("", "always")):
             self._store.redis.config_set("appendfsync", policy)
             ids = self._ids(count)
-            found |= self._rate(f"enqueue{suffix}", count, lambda ids=ids: self._one_by_one(ids))
+            found |= self._rate(f"enqueue{suffix}", count, partial(self._one_by_one, ids))
             ids = self._ids(count)
-            found |= self._rate(f"enqueue_many{suffix}", count, lambda ids=ids: self._enqueue(ids))
+            found |= self._rate(f"enqueue_many{suffix}", count, partial(self._enqueue, ids))
         return found
 
     def consume_rate(self, count: int) -> dict[str, float]:
@@ -279,7 +287,7 @@ class Bench:
             for upload_id, data in zip(ids, files, strict=True):
                 self._images.put(upload_id, data)
             decoded: list[Any] = []
-            measure("decode", lambda f=files, d=decoded: d.extend(map(decoder.decode, f)))
+            measure("decode", lambda f=files, d=decoded: d.extend(map(decoder.decode, f)))  # type: ignore[misc]
             views = [p.views[0].pixels for p in decoded]
 
             def alone(rows: list[Any] = views, step: int = engine.micro_batch) -> None:
@@ -314,14 +322,14 @@ class Bench:
         """Bytes an undecided upload with an image URL, with and without its event."""
         client = self._store.redis
         client.config_set("appendfsync", "everysec")
-        before = int(client.info("memory")["used_memory"])  # type: ignore[index]
+        before = int(client.info("memory")["used_memory"])
         ids = [f"user-{number:08d}@2026-11-22T10:00:00Z" for number in range(count)]
         for start in range(0, count, MANY):
             url = "https://images.example.org/avatars/original/"
             self._producer.enqueue_many(
                 [Upload(one, f"{url}{one}.jpg") for one in ids[start : start + MANY]]
             )
-        full = int(client.info("memory")["used_memory"]) - before  # type: ignore[index]
+        full = int(client.info("memory")["used_memory"]) - before
         events = int(client.memory_usage(self._store.key("events"), samples=0) or 0)
         assert server.pid is not None
         server_mb, started_s = _peak_mb(server.pid), time.perf_counter()
@@ -351,7 +359,7 @@ class Bench:
         settings = self._settings
         return ModerateDrain(
             store=self._store,
-            outcomes=Outcomes(self._store, self._callback_url, Recorder()),
+            outcomes=Outcomes(self._store, Recorder()),
             fetch=fetch,
             decoder=decoder,
             engine=engine,
@@ -436,7 +444,7 @@ def latency(folder: Path, options: argparse.Namespace, count: int) -> dict[str, 
             producer, images = Producer.connect(settings), Images(settings)
             times = [_told_after_s(producer, images, receiver, n) for n in range(count + 1)][1:]
             memory = {name: _peak_mb(pid) for name, pid in _family(supervisor.pids()).items()}
-            producer.store.redis.close()
+            producer.store.close()
     return {
         "latency_uploads": count,
         "latency_median_s": round(statistics.median(times), 3),
@@ -462,6 +470,8 @@ def _told_after_s(producer: Producer, images: Images, receiver: Receiver, number
 
 def _family(pids: dict[str, int]) -> dict[str, int]:
     """These processes and their children (the ones that decode), by name."""
+    # What workers are copied from is theirs already.
+    pids = {name: pid for name, pid in pids.items() if name != "template"}
     found = dict(pids)
     for name, pid in pids.items():
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import json
+import logging
 import os
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
-import redis
 
+from producer.commands.lazy import LazyGroup
 from producer.errors import ConfigurationError, ModerationError
+from producer.installed import how_to_install
 
 #: Subcommand -> where its click command lives. Worker commands need the `worker` extra.
 COMMANDS = {
-    "enqueue": "producer.cli:enqueue_command",
-    "status": "producer.cli:status_command",
+    "init": "worker.commands.init:init",
+    "config": "worker.commands.config:config",
+    "enqueue": "producer.commands.enqueue:enqueue",
+    "status": "producer.commands.status:status",
     "up": "worker.commands.up:up",
     "worker": "worker.commands.worker:worker",
     "api": "worker.commands.api:api",
@@ -28,13 +29,19 @@ COMMANDS = {
     "approve": "producer.commands.decide:approve",
     "block": "producer.commands.decide:block",
     "undo": "producer.commands.decide:undo",
+    "retry": "producer.commands.decide:retry",
+    "forget": "worker.commands.forget:forget",
+    "memory": "producer.commands.memory:memory",
     "dlq": "producer.commands.dlq:dlq",
     "callbacks": "producer.commands.callbacks:callbacks",
     "doctor": "worker.commands.doctor:doctor",
     "providers": "worker.commands.providers:providers",
     "bundle": "worker.commands.bundle:bundle",
+    "policy": "worker.commands.policy:policy",
     "export": "worker.commands.export:export",
     "ledger": "worker.commands.ledger:ledger",
+    "backup": "worker.commands.backup:backup",
+    "restore": "worker.commands.restore:restore",
     "report": "worker.commands.report:report",
     "evaluate": "worker.commands.evaluate:evaluate_command",
     "calibrate": "worker.commands.calibrate:calibrate",
@@ -44,138 +51,33 @@ COMMANDS = {
     "rescan": "worker.commands.rescan:rescan",
 }
 
+#: Subcommands that scripts call in a loop: nothing on their way imports structlog, which would
+#: bring a third of what they load.
+PLAIN = frozenset({"enqueue", "status"})
 
-class LazyGroup(click.Group):
-    """A group that imports a subcommand's module when it is called or asked for help."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of use, not of the alphabet."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one subcommand."""
-        place = COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, attribute = place.partition(":")
-        try:
-            command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in ("producer", "scripts"):
-                raise
-            missing = error.name
-            return click.Command(
-                cmd_name,
-                help=f"Not installed: needs {missing}.",
-                callback=lambda **_: _not_installed(cmd_name, missing),
-                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-            )
-        assert isinstance(command, click.Command)
-        return command
+#: As the others' warnings look.
+PLAIN_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 
 
-def _not_installed(command: str, module: str | None) -> None:
-    raise ConfigurationError(
-        f"`avatarmod {command}` needs the Python package {module!r}; install it with: "
-        "pip install 'avatar-moderation[all]'"
-    )
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, places=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="avatar-moderation")
 def cli() -> None:
     """Keep pornographic avatars off your pages.
 
-    Settings come from AVATARMOD_* environment variables; see README.md.
+    Settings are AVATARMOD_* variables, in the environment or in the file .env of this folder
+    (AVATARMOD_ENV_FILE names another); `avatarmod config show` says what holds.
     """
-    from producer.logs import quiet_logging
+    from producer.environment import adopt
 
-    quiet_logging()
-
-
-@click.command("enqueue")
-@click.argument("upload_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--image", help="Where the bytes are: a name in the store, s3://... or https://...")
-@click.option("--region", type=click.Choice(["domestic", "overseas"]), help="Who may review it.")
-@click.option(
-    "--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True
-)
-@click.option("--callback-url", help="Who hears of it, instead of AVATARMOD_CALLBACK_URL.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def enqueue_command(
-    upload_ids: tuple[str, ...],
-    image: str | None,
-    region: str | None,
-    priority: str,
-    callback_url: str | None,
-    as_json: bool,
-) -> None:
-    """Put uploads into the queue; an id that is already known changes nothing."""
-    from producer.contract import check_upload_id
-    from producer.enqueue import Producer
-
-    if image and len(upload_ids) > 1:
-        raise click.UsageError("--image names one picture; give one ID with it")
-    for upload_id in upload_ids:
-        check_upload_id(upload_id)
-    producer = Producer.connect()
-    answers = [
-        producer.enqueue(
-            upload_id, image, region=region, priority=priority, callback_url=callback_url
-        )
-        for upload_id in upload_ids
-    ]
-    if as_json:
-        click.echo(
-            json.dumps(
-                [
-                    {
-                        "upload_id": answer.avatar.upload_id,
-                        "state": answer.avatar.state,
-                        "created": answer.created,
-                    }
-                    for answer in answers
-                ]
-            )
-        )
-        return
-    for answer in answers:
-        note = "accepted" if answer.created else "known already"
-        click.echo(f"{answer.avatar.upload_id}  {answer.avatar.state}  ({note})")
-
-
-@click.command("status")
-@click.argument("upload_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def status_command(upload_ids: tuple[str, ...], as_json: bool) -> None:
-    """Show where uploads stand; exit code 1 when one is unknown."""
-    from producer.connect import connect_store
-    from producer.contract import check_upload_id
-    from producer.settings import Settings, load_settings
-
-    store = connect_store(load_settings(Settings))
-    avatars = store.get_many([check_upload_id(upload_id) for upload_id in upload_ids])
-    if as_json:
-        rows = [
-            dataclasses.asdict(avatar) if avatar else {"upload_id": upload_id, "state": "unknown"}
-            for upload_id, avatar in zip(upload_ids, avatars, strict=True)
-        ]
-        click.echo(json.dumps(rows))
+    if click.get_current_context().invoked_subcommand in PLAIN:
+        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=PLAIN_FORMAT)
     else:
-        for upload_id, avatar in zip(upload_ids, avatars, strict=True):
-            click.echo(_status_line(upload_id, avatar))
-    if None in avatars:
-        raise SystemExit(1)
+        from producer.logs import quiet_logging
 
-
-def _status_line(upload_id: str, avatar: Any) -> str:
-    if avatar is None:
-        return f"{upload_id}  unknown (never enqueued, or expired)"
-    parts = [upload_id, str(avatar.state)]
-    if avatar.probability is not None:
-        parts.append(f"probability {avatar.probability:.3f}")
-    parts += [part for part in (avatar.reason, avatar.decided_by) if part]
-    return "  ".join(parts)
+        quiet_logging()
+    adopt()
 
 
 def main() -> None:
@@ -194,6 +96,10 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        if error.format_message().startswith("Usage:"):
+            # A group without a subcommand: this is its whole help.
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         _fail(error.format_message(), error.exit_code)
@@ -204,10 +110,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("producer", "worker", "scripts"):
             raise
-        hint = "install it with: pip install 'avatar-moderation[all]'"
+        hint = f"install it with: {how_to_install('all')}"
         _fail(f"the Python package {error.name!r} is missing; {hint}", 2)
-    except redis.RedisError as error:
-        _fail(f"Redis stopped answering ({type(error).__name__}); see `avatarmod doctor`", 1)
     except BrokenPipeError:
         # Whoever read our output (`| head`) has gone; Python must not complain while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -216,10 +120,18 @@ def main() -> None:
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}", 1)
+    except Exception as error:
+        from redis import RedisError
+
+        if not isinstance(error, RedisError):
+            raise
+        _fail(f"Redis stopped answering ({type(error).__name__}); see `avatarmod doctor`", 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+    from producer.plain import plain
+
+    click.echo(f"{click.style('error:', fg='red')} {plain(message)}", err=True)
     sys.exit(code)
 
 

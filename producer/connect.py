@@ -1,4 +1,4 @@
-"""Open the two connections that everything else is given: the Redis client and the Celery sender.
+"""Open the connection that everything else is given: the Redis client and the store on it.
 
 Where no Redis is configured, the address of the embedded Valkey of a running `avatarmod up` is read
 from its instance file in the data folder.
@@ -11,19 +11,18 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
-from celery import Celery
-from kombu.exceptions import OperationalError
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
-from producer.contract import TASK_NAMES, Stage
-from producer.errors import ConfigurationError
-from producer.settings import ENV_PREFIX, Settings
-from producer.store import Store
+from producer.environment import ENV_PREFIX
+from producer.errors import ConfigurationError, RedisUnreachable
+from producer.record.keyspace import Keyspace
+from producer.record.store import Store
+from producer.settings import Settings
 
 #: Seconds; a Redis that answers slower than this is treated as unreachable.
 SOCKET_TIMEOUT_S = 5.0
@@ -193,21 +192,37 @@ def place_of(client: redis.Redis) -> str:
     return str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
 
 
-def check_redis(client: redis.Redis) -> None:
+def check_redis(client: redis.Redis, namespace: str = "avatarmod") -> None:
     """Fail early and in words.
 
+    Args:
+        client: the connections.
+        namespace: in whose keys we work.
+
     Raises:
-        ConfigurationError: Redis does not answer, refuses us or is too old.
+        RedisUnreachable: Redis does not answer.
+        ConfigurationError: Redis refuses us or is too old.
     """
     place = place_of(client)
     try:
         info: dict[str, Any] = client.info("server")
+        client.exists(Keyspace(namespace).data_set)
+    except redis.exceptions.NoPermissionError as error:
+        raise ConfigurationError(
+            f"the user in {ENV_PREFIX}REDIS_URL lacks rights at {place}: {error}; give it "
+            f"~{{{namespace}}}:* ~* for the broker's keys, +@all and so INFO"
+        ) from error
+    except (redis.exceptions.MovedError, redis.exceptions.ClusterDownError) as error:
+        raise ConfigurationError(
+            f"Redis at {place} is one node of a Cluster that keeps our keys elsewhere or is not "
+            f"whole ({error}); use one server, or Sentinels"
+        ) from error
     except redis.AuthenticationError as error:
         raise ConfigurationError(
             f"Redis at {place} refuses the password in {ENV_PREFIX}REDIS_URL"
         ) from error
     except redis.RedisError as error:
-        raise ConfigurationError(
+        raise RedisUnreachable(
             f"Redis at {place} does not answer ({type(error).__name__}); is it running, and is "
             f"{ENV_PREFIX}REDIS_URL right?"
         ) from error
@@ -223,114 +238,11 @@ def connect_store(settings: Settings) -> Store:
         ConfigurationError: Redis cannot be used.
     """
     client = redis_client(find_redis_url(settings))
-    check_redis(client)
+    check_redis(client, settings.namespace)
     return Store(
         client,
         settings.namespace,
         record_ttl_s=settings.record_ttl_s,
         replicas=settings.redis_replicas,
+        default_callback_url=settings.callback_url,
     )
-
-
-def celery_broker(redis_url: str) -> tuple[str, dict[str, Any]]:
-    """The same server in kombu's spelling, and the transport options that go with it."""
-    parts = urlsplit(redis_url)
-    if parts.scheme == "unix":
-        database = dict(parse_qsl(parts.query)).get("db", "0")
-        credentials = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-        return f"redis+socket://{credentials}{parts.path}?virtual_host={database}", {}
-    if parts.scheme != "redis+sentinel":
-        return redis_url, {}
-    place = parse_sentinel(redis_url)
-    credentials = ""
-    if place.password:
-        credentials = f"{quote(place.username or '', safe='')}:{quote(place.password, safe='')}@"
-    hosts = [(f"[{host}]" if ":" in host else host, port) for host, port in place.hosts]
-    urls = [f"sentinel://{credentials}{host}:{port}/{place.db}" for host, port in hosts]
-    limits = {**SENTINEL_LIMITS, "password": place.sentinel_password}
-    return ";".join(urls), {"master_name": place.master, "sentinel_kwargs": limits}
-
-
-def make_celery(settings: Settings, redis_url: str) -> Celery:
-    """The Celery application, the same on both sides: JSON only, no results, doorbells only.
-
-    A doorbell carries nothing and loses nothing when it is lost, so it is acknowledged early: a
-    killed worker leaves no message behind that comes back minutes later.
-    """
-    broker, options = celery_broker(redis_url)
-    if settings.broker_url is not None:
-        broker, options = settings.broker_url.get_secret_value(), {}
-    if broker.startswith("amqp"):
-        transport: dict[str, Any] = {
-            "read_timeout": SOCKET_TIMEOUT_S,
-            "write_timeout": SOCKET_TIMEOUT_S,
-            # Without these, an enqueue would wait for a broker that is away until it comes back.
-            "max_retries": 1,
-            "interval_start": 0,
-            "connect_retries_timeout": CONNECT_TIMEOUT_S,
-        }
-    else:
-        transport = {
-            "global_keyprefix": f"{settings.namespace}:celery:",
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_keepalive": True,
-            # A worker whose broker's host was cut off hears no doorbell for so long.
-            "health_check_interval": 5,
-            "retry_on_timeout": False,
-            "unacked_mutex_expire": 15,
-            **options,
-        }
-    app = Celery("avatarmod", broker=broker, set_as_current=False)
-    app.conf.update(
-        task_serializer="json",
-        accept_content=["json"],
-        result_backend=None,
-        task_ignore_result=True,
-        task_acks_late=False,
-        task_create_missing_queues=True,
-        task_routes={name: {"queue": stage.value} for stage, name in TASK_NAMES.items()},
-        task_default_queue=Stage.MODERATE.value,
-        task_publish_retry_policy={
-            "max_retries": 1,
-            "interval_start": 0,
-            "interval_step": 0.2,
-            "interval_max": 0.2,
-        },
-        task_send_sent_event=False,
-        worker_send_task_events=False,
-        worker_enable_remote_control=False,
-        worker_prefetch_multiplier=1,
-        worker_disable_rate_limits=True,
-        worker_hijack_root_logger=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_enable_prefetch_count_reduction=False,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_connection_timeout=4,
-        broker_pool_limit=2,
-        broker_transport_options=transport,
-        timezone="UTC",
-    )
-    return app
-
-
-def ring(store: Store, app: Celery, stage: Stage) -> bool:
-    """Wake a worker of this stage, unless somebody just did; returns whether a message went out.
-
-    A lost or failed message costs a second: the ticker in every worker rings for what is due.
-
-    Raises:
-        redis.RedisError, OperationalError, OSError: it did not go out; nothing else is raised, for
-            what a bell follows (an accepted upload, a verdict) stands.
-    """
-    if not store.take_bell(stage):
-        return False
-    try:
-        app.send_task(TASK_NAMES[stage], queue=stage.value, ignore_result=True, retry=False)
-    except (redis.RedisError, OperationalError, OSError):
-        raise
-    except Exception as error:
-        # What RabbitMQ refuses (a password, a virtual host) comes as an error of py-amqp's own.
-        raise OperationalError(f"{type(error).__name__}: {error}") from error
-    return True

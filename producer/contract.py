@@ -1,4 +1,4 @@
-"""The words both sides of the queue share: states, the record, opinions, queue and task names.
+"""The words both sides of the queue share: states, the record, queue and task names.
 
 Pure data: no I/O, no clock, no settings. What crosses a process boundary is encoded here and
 decoded strictly; a reader accepts unknown fields, so old and new versions can run side by side.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import re
-from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from producer.errors import InvalidUpload
+from producer.findings import LooksLike, SafeCopy, Seen
 
 #: Grows when the meaning of a stored field changes; readers accept their own and older ones.
 SCHEMA_VERSION = 1
@@ -23,11 +25,26 @@ UPLOAD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:@/-]{1,200}")
 #: Event type of every callback, and of the same document when it is polled.
 EVENT_TYPE = "avatar.moderated"
 
+#: `type` of a callback that only asks whether anybody reads callbacks; its data is `{nonce}`.
+PING_TYPE = "avatar.ping"
+
+#: Header by which a receiver that answers a ping with 204 says that it is one.
+RECEIVER_HEADER = "Avatarmod-Receiver"
+
 #: Callback address of an upload that nobody shall hear of; its caller polls.
 NO_CALLBACK = "none"
 
+#: Reason of an upload whose content an audit found explicit, after it was approved.
+AUDIT_EXPLICIT = "audit_explicit"
+
+#: Reason of an upload whose decision was taken back; the ledger's labels know it by this.
+UNDONE = "undone"
+
 #: Bytes; long enough for a presigned S3 URL.
 MAX_IMAGE_REFERENCE_BYTES = 2000
+
+#: Characters of the id of a person.
+MAX_SUBJECT_CHARS = 200
 
 
 class AvatarState(enum.StrEnum):
@@ -84,64 +101,19 @@ class Stage(enum.StrEnum):
 
     MODERATE = "moderate"
     REVIEW = "review"
+    #: Writes the safe copy of what is about to be approved, removes that of what no longer is.
+    COPY = "copy"
     CALLBACK = "callback"
+    #: Looks once more at approvals drawn at random, when no gray upload waits.
+    AUDIT = "audit"
 
 
 #: Celery task name of each stage; the queue has the stage's own name.
 TASK_NAMES = {stage: f"avatarmod.{stage}" for stage in Stage}
 
 
-class Decision(enum.StrEnum):
-    """A review provider's answer in our words."""
-
-    APPROVE = "approve"
-    BLOCK = "block"
-    #: The provider looked and could not say: the next provider or a person decides.
-    UNCERTAIN = "uncertain"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Opinion:
-    """What a review provider said of one picture.
-
-    Args:
-        provider: our name of the provider, for example `tencent`.
-        decision: its answer in our words.
-        score: 0..1, how sure it is of explicit content; None where it gives none.
-        labels: its own terms, most important first.
-        request_id: the provider's id of the call, for its support desk.
-        model_version: the provider's model, where it says.
-        raw: the reply as received (already JSON), kept for audit.
-        latency_s: seconds from request to reply.
-        cost_yuan: the price of this call by the configured price list.
-    """
-
-    provider: str
-    decision: Decision
-    score: float | None = None
-    labels: tuple[str, ...] = ()
-    request_id: str = ""
-    model_version: str = ""
-    raw: Any = None
-    latency_s: float = 0.0
-    cost_yuan: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {**dataclasses.asdict(self), "decision": str(self.decision)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Opinion:
-        """Read what `to_dict` wrote; unknown fields of a newer version are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
-        values["decision"] = Decision(values["decision"])
-        values["labels"] = tuple(values.get("labels") or ())
-        return cls(**values)
-
-
 #: Fields of a record that need no place in Redis while they are 0.
-_ZERO_BY_DEFAULT = frozenset({"frame", "attempts", "first_failed_at"})
+_ZERO_BY_DEFAULT = frozenset({"frame", "attempts", "first_failed_at", "subject_blocked"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,17 +121,21 @@ class Avatar:
     """The record of one upload, as read from Redis.
 
     Times are seconds since the epoch by the Redis server's clock. `probability` is calibrated,
-    `raw_score` is the model's own number; both are None until a model has looked.
+    `raw_score` is the model's own number; both are None until a model has looked. The same of a
+    second model, where one looked too, is in `second_probability` and `second_raw`.
     """
 
     upload_id: str
     state: AvatarState
-    #: Grows by one with every transition; a receiver drops callbacks that are older.
+    #: Grows by one with every transition, and begins higher than that of any record of this id
+    #: before; a receiver drops callbacks that are older.
     seq: int
     image: str = ""
     region: Region = Region.DOMESTIC
     priority: Priority = Priority.NORMAL
     callback_url: str = ""
+    #: Whose upload it is, see `Producer.enqueue`; a keyed hash unless configured otherwise.
+    subject: str = ""
     sha256: str = ""
     raw_score: float | None = None
     probability: float | None = None
@@ -169,14 +145,44 @@ class Avatar:
     #: What its transparency was put over when it scored worst; empty for an opaque picture.
     background: str = ""
     bundle: str = ""
+    second_bundle: str = ""
+    second_raw: float | None = None
+    second_probability: float | None = None
     policy: str = ""
     decided_by: str = ""
     reason: str = ""
+    #: What a moderator blocked it for, of `producer.reasons.BLOCK_REASONS`; empty: not said.
+    block_reason: str = ""
+    #: What a moderator noted beside a decision; for moderators only.
+    note: str = ""
+    #: What the person had seen who decided about it last; None: they did not say.
+    decided_on: Seen | None = None
+    #: The language its owner is told reasons in; empty: `AVATARMOD_LANGUAGE`.
+    language: str = ""
+    #: How many pictures of the same person were blocked, this one too; 0 where nobody counted.
+    subject_blocked: int = 0
+    #: What its owner wrote against a block; and who had blocked it.
+    appeal: str = ""
+    appealed_from: str = ""
+    #: What it was before a decision about the same picture changed it (JSON); for an undo.
+    before: str = ""
+    #: Failed attempts at the stage it is in, of all kinds.
     attempts: int = 0
+    #: The same by kind, `kind=count`, comma-separated: each kind has its own patience.
+    failures: str = ""
     #: When the first of these attempts failed, seconds since the epoch; 0 while none has.
     first_failed_at: float = 0.0
     #: Review providers asked so far and what they did, `provider:outcome`, comma-separated.
     tried: str = ""
+    #: Where the picture that was scored lies, encoded anew; only while it is approved.
+    safe_copy: SafeCopy | None = None
+    #: The blocked picture that it looked like when it was scored.
+    looks_like: LooksLike | None = None
+    #: An approval that waits for the safe copy, see `Store.approval_of`; empty where none does.
+    approval: str = ""
+    #: Of an approval that was drawn for a second look: `due`, or `person` while one must look; then
+    #: what came of it: `harmless`, `explicit` or `unanswered`.
+    audit: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
     schema: int = SCHEMA_VERSION
@@ -186,6 +192,31 @@ class Avatar:
         """Whether nobody acts on it any more."""
         return self.state in FINAL_STATES
 
+    @property
+    def shown_sha256(self) -> str:
+        """Names what a provider sees of it: its content, or one frame or background of it."""
+        if not self.frame and not self.background:
+            return self.sha256
+        shown = f"{self.sha256} {self.frame} {self.background}"
+        return hashlib.sha256(shown.encode()).hexdigest()
+
+    def failures_of(self, kind: str) -> int:
+        """How many attempts at this stage failed in one way; a record without kinds says of all."""
+        return self._failures().get(kind, 0) if self.failures else self.attempts
+
+    def after_failure(self, kind: str, now: float) -> dict[str, str]:
+        """Record fields after one more attempt that failed in this way."""
+        counts = {**self._failures(), kind: self.failures_of(kind) + 1}
+        return {
+            "attempts": str(self.attempts + 1),
+            "failures": ",".join(f"{name}={count}" for name, count in counts.items()),
+            "first_failed_at": str(self.first_failed_at or now),
+        }
+
+    def _failures(self) -> dict[str, int]:
+        pairs = (entry.partition("=") for entry in self.failures.split(",") if entry)
+        return {name: int(count or 0) for name, _, count in pairs}
+
     def to_hash(self) -> dict[str, str]:
         """Redis hash fields; empty ones are left out to keep the record small."""
         fields: dict[str, str] = {}
@@ -194,7 +225,8 @@ class Avatar:
             if value in (None, "") or (not value and field.name in _ZERO_BY_DEFAULT):
                 continue
             if field.name != "upload_id":
-                fields[field.name] = str(value)
+                is_json = isinstance(value, SafeCopy | LooksLike | Seen)
+                fields[field.name] = value.to_json() if is_json else str(value)
         return fields
 
     @classmethod
@@ -212,6 +244,7 @@ class Avatar:
             region=Region(fields.get("region", Region.DOMESTIC)),
             priority=Priority(fields.get("priority", Priority.NORMAL)),
             callback_url=fields.get("callback_url", ""),
+            subject=fields.get("subject", ""),
             sha256=fields.get("sha256", ""),
             raw_score=_optional_float(fields.get("raw_score")),
             probability=_optional_float(fields.get("probability")),
@@ -219,21 +252,91 @@ class Avatar:
             frame=int(fields.get("frame", 0)),
             background=fields.get("background", ""),
             bundle=fields.get("bundle", ""),
+            second_bundle=fields.get("second_bundle", ""),
+            second_raw=_optional_float(fields.get("second_raw")),
+            second_probability=_optional_float(fields.get("second_probability")),
             policy=fields.get("policy", ""),
             decided_by=fields.get("decided_by", ""),
             reason=fields.get("reason", ""),
+            block_reason=fields.get("block_reason", ""),
+            note=fields.get("note", ""),
+            decided_on=Seen.from_json(seen) if (seen := fields.get("decided_on")) else None,
+            language=fields.get("language", ""),
+            subject_blocked=int(fields.get("subject_blocked") or 0),
+            appeal=fields.get("appeal", ""),
+            appealed_from=fields.get("appealed_from", ""),
+            before=fields.get("before", ""),
             attempts=int(fields.get("attempts", 0)),
+            failures=fields.get("failures", ""),
             first_failed_at=float(fields.get("first_failed_at") or 0),
             tried=fields.get("tried", ""),
+            safe_copy=SafeCopy.from_json(copy) if (copy := fields.get("safe_copy")) else None,
+            looks_like=LooksLike.from_json(like) if (like := fields.get("looks_like")) else None,
+            approval=fields.get("approval", ""),
+            audit=fields.get("audit", ""),
             created_at=float(fields.get("created_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),
             schema=int(fields.get("schema", SCHEMA_VERSION)),
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """One upload as a caller gives it; see `Producer.enqueue` for what each field may hold."""
+
+    upload_id: str
+    image: str | None = None
+    region: Region | str | None = None
+    priority: Priority | str = Priority.NORMAL
+    callback_url: str | None = None
+    subject: str | None = None
+    language: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Enqueued:
+    """What enqueue found or made: `created` is False when the id was already known."""
+
+    avatar: Avatar
+    created: bool
+
+
 def callback_url_of(avatar: Avatar, default: str) -> str:
     """Who hears of this upload; empty for nobody."""
     return "" if avatar.callback_url == NO_CALLBACK else avatar.callback_url or default
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is 256 bits in hex, as SHA-256 and perceptual hashes are written."""
+    return re.fullmatch(r"[0-9a-fA-F]{64}", text) is not None
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a text is a whole address with http:// or https:// and a host."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and has_host(parts)
+
+
+def has_host(parts: SplitResult) -> bool:
+    """Whether an address names a host, and no port or one that exists."""
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def public_url(url: str) -> str:
+    """A reference or address without what may be secret: user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    if not parts.netloc:
+        return url.partition("?")[0]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _optional_float(text: str | None) -> float | None:
@@ -269,3 +372,22 @@ def check_upload_id(upload_id: str) -> str:
             field="upload_id",
         )
     return upload_id
+
+
+def check_subject(subject: str) -> str:
+    """Return the id of a person unchanged; an empty one says nothing.
+
+    Raises:
+        InvalidUpload: it is too long or cannot be printed.
+    """
+    if (
+        not isinstance(subject, str)
+        or len(subject) > MAX_SUBJECT_CHARS
+        or (subject and not subject.isprintable())
+    ):
+        raise InvalidUpload(
+            f"subject {str(subject)[:80]!r} must be printable and at most {MAX_SUBJECT_CHARS} "
+            "characters",
+            field="subject",
+        )
+    return subject

@@ -14,14 +14,17 @@ ModerationError
 │   └── ImageTooSlow              decoding took longer than the limit
 ├── Transient                     retried with backoff, then a dead letter
 │   ├── StorageUnavailable        the image store or Redis does not answer
-│   │   └── StorageMisconfigured  it refuses our credentials, or there are none
+│   │   └── StorageMisconfigured  it is absent, empty or unreadable, or refuses our credentials
 │   ├── DecoderUnavailable        no decoding process can be started, or the machine is too busy
+│   ├── NeedsLonger               a first, short look was not enough: later, with the full limits
 │   ├── ProviderUnavailable       a review provider is down, slow or overloaded
 │   │   ├── ProviderRateLimited   a review provider says: too many requests
 │   │   └── ProviderSilent        a review provider was asked and did not answer in time
 │   ├── ProviderAnswerUnknown     a review provider's answer is not understood
 │   ├── CallbackFailed            the web tier did not answer 2xx
+│   ├── BrokerUnavailable         the message broker took no doorbell; nothing is lost by it
 │   ├── QueueFull                 the backlog is above its limit; the caller tries again later
+│   │   └── StorageFull           Redis' memory is nearly used up; what is left is for verdicts
 │   └── LedgerUnavailable         the ledger's database does not answer; events wait in Redis
 ├── Permanent                     a dead letter at once, or `held` where a person can decide
 │   ├── InferenceFailed           the model rejected a picture that decoded well
@@ -32,6 +35,7 @@ ModerationError
 └── UnknownUpload                 no record under this id
 
 ConfigurationError                outside the tree on purpose: refuses to start, never retried
+├── RedisUnreachable              Redis does not answer; whoever restarts programs tries again
 ├── BundleError                   a model bundle is missing, incomplete or altered
 └── PolicyError                   a policy file is unreadable or contradicts itself
 """
@@ -141,7 +145,10 @@ class StorageUnavailable(Transient):
 
 
 class StorageMisconfigured(StorageUnavailable):
-    """Raised when the image store refuses our credentials, or there are none."""
+    """Raised when the image store is not what it should be, which is no upload's fault.
+
+    It is absent, empty at its root or unreadable, or refuses our credentials.
+    """
 
     code = "storage_misconfigured"
 
@@ -150,6 +157,12 @@ class DecoderUnavailable(Transient):
     """Raised when no decoding process can be started or kept alive; the picture is not at fault."""
 
     code = "decoder_unavailable"
+
+
+class NeedsLonger(Transient):
+    """Raised when a picture needs more than the first, short look; it waits for a longer one."""
+
+    code = "needs_longer"
 
 
 class ProviderUnavailable(Transient):
@@ -188,10 +201,22 @@ class CallbackFailed(Transient):
         self.status = status
 
 
+class BrokerUnavailable(Transient):
+    """Raised when the message broker does not take a doorbell; a worker's ticker rings later."""
+
+    code = "broker_unavailable"
+
+
 class QueueFull(Transient):
     """Raised when the backlog is above its limit; nothing was accepted."""
 
     code = "queue_full"
+
+
+class StorageFull(QueueFull):
+    """Raised when Redis has too little memory left for more uploads; nothing was accepted."""
+
+    code = "storage_full"
 
 
 class LedgerUnavailable(Transient):
@@ -249,6 +274,10 @@ class UnknownUpload(ModerationError):
 
 class ConfigurationError(Exception):
     """Raised when the program cannot start as configured; the message says what to change."""
+
+
+class RedisUnreachable(ConfigurationError):
+    """Raised when no Redis answers where the configuration says; it may only not be up yet."""
 
 
 class BundleError(ConfigurationError):

@@ -1,17 +1,18 @@
 """Whether moderation is alive, for those who only read: the API, the console and `/metrics`.
 
 Two sources: which workers live, seen here and now, and the alarms that the workers' sweeper has
-raised (worker/alarms.py). The first are looked at here because a sweeper that stopped raises none.
+raised (worker/duties/). The first are looked at here because a sweeper that stopped
+raises none.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Any, cast
+from typing import Any
 
-from producer.contract import AvatarState, Stage
-from producer.store import Store
+from producer.contract import Stage
+from producer.record.store import Store
+from producer.texts import of_json, say
 
 #: Alarms under which uploads are accepted but not decided: a load balancer should know.
 NOT_READY = frozenset(
@@ -22,11 +23,14 @@ NOT_READY = frozenset(
         "no_verdicts",
         "sweeper_not_running",
         "redis_cannot_write",
+        "redis_full",
+        "image_store_misconfigured",
+        "redis_lost_data",
     ]
 )
 
-#: Raised by the sweeper, and said better by the two alarms of this module.
-_SAID_HERE = frozenset(f"no_worker_{stage}" for stage in Stage)
+#: Raised by the sweeper, and said better by the alarms of this module.
+_SAID_HERE = frozenset(["redis_lost_data", *(f"no_worker_{stage}" for stage in Stage)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +55,22 @@ class StandingAlarm:
 _NO_MODERATE = StandingAlarm(
     "no_moderate_worker",
     "critical",
-    "no worker with a model is running: uploads wait undecided",
-    "start `avatarmod up` or `avatarmod worker moderate`",
+    say("no worker with a model is running: uploads wait undecided"),
+    say("start `avatarmod up` or `avatarmod worker moderate`"),
 )
 _NO_IO = StandingAlarm(
     "no_io_worker",
     "critical",
-    "no worker for reviews and callbacks is running: gray pictures and callbacks wait",
-    "start `avatarmod up` or `avatarmod worker io`",
+    say("no worker for reviews and callbacks is running: gray pictures and callbacks wait"),
+    say("start `avatarmod up` or `avatarmod worker io`"),
+)
+
+
+#: What Redis forgot, and what brings it back; also raised by the sweeper, for people to be told.
+LOST_DATA = say("Redis lost its data: open uploads, people's decisions and undelivered callbacks")
+LOST_DATA_FIX = say(
+    "`avatarmod restore --from-ledger` says what the ledger can bring back, and with --yes does "
+    "it; where there is no ledger: `avatarmod restore --accept-loss`"
 )
 
 
@@ -76,23 +88,21 @@ def find_alarms(store: Store, workers: list[dict[str, Any]] | None = None) -> li
         found.append(_NO_MODERATE)
     if Stage.CALLBACK not in stages:
         found.append(_NO_IO)
-    raised = cast("dict[str, str]", store.redis.hgetall(store.key("alarms")))
-    for code, text in sorted(raised.items()):
+    data_set = store.data_sets.look()
+    if data_set is not None and data_set.lost_at is not None:
+        found.append(
+            StandingAlarm("redis_lost_data", "critical", LOST_DATA, LOST_DATA_FIX, data_set.lost_at)
+        )
+    for code, fields in sorted(store.alarms.all().items()):
         if code not in _SAID_HERE:
-            fields = json.loads(text)
+            message, fix = fields.get("texts") or (None, None)
             found.append(
                 StandingAlarm(
                     code,
                     str(fields.get("severity", "warning")),
-                    str(fields.get("message", "")),
-                    str(fields.get("fix", "")),
+                    of_json(str(fields.get("message", "")), message),
+                    of_json(str(fields.get("fix", "")), fix),
                     fields.get("since"),
                 )
             )
     return sorted(found, key=lambda alarm: alarm.severity != "critical")
-
-
-def oldest_at(store: Store, state: AvatarState) -> float | None:
-    """Since when the longest-standing upload is in an open state, seconds since the epoch."""
-    first = store.redis.zrange(store.key("open", state), 0, 0, withscores=True)
-    return float(first[0][1]) if first else None

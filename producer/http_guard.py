@@ -2,36 +2,47 @@
 
 The name is resolved here, every address is checked, and the connection goes to an address that was
 checked; so neither a redirect nor a DNS answer that changes later leads into a private network.
+One deadline covers resolving, connecting, every hop of a redirect and the last byte of the body.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
+import queue
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import httpcore
 import httpx
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-#: IPv6 networks whose last 32 bits are the IPv4 address that is meant.
-#: Source: RFC 6052 (NAT64), RFC 4291 section 2.5.5.1 (IPv4-compatible, deprecated).
-CARRIES_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-
-#: What some versions of Python hold to be global and the registries do not, or no longer route.
-#: Source: RFC 6890 (protocol assignments), RFC 8215 (local NAT64), RFC 3879 (site-local).
-NOT_PUBLIC: tuple[IPNetwork, ...] = (
-    ipaddress.ip_network("192.0.0.0/24"),
-    ipaddress.ip_network("64:ff9b:1::/48"),
-    ipaddress.ip_network("fec0::/10"),
+from producer import authorities
+from producer.networks import (
+    IPAddress,
+    IPNetwork,
+    is_allowed,
+    is_public,
+    plain_http_message,
+    private_address_message,
 )
+
+#: Seconds after which the next address is tried beside one that has not answered yet.
+#: Source: RFC 8305, section 5, Connection Attempt Delay.
+ATTEMPT_DELAY_S = 0.25
+
+#: Addresses of one name that are tried; all are checked.
+MAX_ADDRESSES = 6
+
+#: Seconds that resolving a name may take where the caller has no deadline of its own.
+RESOLVE_S = 10.0
+
+#: Names that are resolved at the same time; the system's resolver cannot be interrupted.
+_resolving = threading.BoundedSemaphore(64)
 
 
 class BlockedAddress(httpx.RequestError):
@@ -42,115 +53,163 @@ class PlainHttp(BlockedAddress):
     """Raised when a request would cross the public internet without TLS and must not."""
 
 
-def parse_networks(networks: Iterable[str]) -> tuple[IPNetwork, ...]:
-    """Networks such as `10.1.0.0/16` that may be reached although they are private."""
-    return tuple(ipaddress.ip_network(network) for network in networks)
-
-
-def is_public(address: IPAddress) -> bool:
-    """Whether an address is on the public internet.
-
-    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, NAT64) count as that address.
-    Source: `is_global` follows the IANA special-purpose registries; see also `NOT_PUBLIC`.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and any(address in network for network in CARRIES_IPV4):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-    if any(address.version == n.version and address in n for n in NOT_PUBLIC):
-        return False
-    return address.is_global and not address.is_multicast
-
-
-def is_allowed(address: IPAddress, allowed: Sequence[IPNetwork]) -> bool:
-    """Whether an address lies in one of some networks."""
-    return any(address.version == n.version and address in n for n in allowed)
-
-
-def literal_address(host: str) -> IPAddress | None:
-    """The address that a host is without asking anybody; None for a name.
-
-    Also `127.1`, `0x7f000001` and `2130706433`, which the system's resolver reads as addresses.
-    Source: inet_aton(3); RFC 6761, section 6.3 (names under localhost).
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        return ipaddress.IPv4Address("127.0.0.1")
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, UnicodeError):
-        return None
-
-
-def private_address_message(host: str, address: IPAddress) -> str:
-    """What is wrong with an address that is neither public nor allowed, and what would be right."""
-    where = "is a private address" if str(address) == host else f"is the private address {address}"
-    return (
-        f"{host} {where}; only public addresses are reached unless AVATARMOD_PRIVATE_NETWORKS "
-        "lists the network"
-    )
-
-
-def plain_http_message(host: str) -> str:
-    """What is wrong with http:// to a host that is in no allowed network."""
-    return (
-        f"{host} is to be reached over plain http; use https://, or list its network in "
-        "AVATARMOD_PRIVATE_NETWORKS if it is yours"
-    )
-
-
-def resolve(host: str, port: int) -> list[IPAddress]:
+def resolve(host: str, port: int, timeout_s: float = RESOLVE_S) -> list[IPAddress]:
     """Addresses of a host, in the system's order of preference.
 
     Raises:
         httpx.ConnectError: the name does not resolve.
+        httpx.ConnectTimeout: nobody answered in time; a resolver that hangs is left behind.
     """
+    with contextlib.suppress(ValueError):
+        return [ipaddress.ip_address(host.partition("%")[0])]
+    answer: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
+    deadline_s = time.monotonic() + timeout_s
+    if not _resolving.acquire(timeout=timeout_s):
+        raise httpx.ConnectTimeout("too many names are being resolved")
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+        finally:
+            _resolving.release()
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"the name {host!r} does not resolve") from error
-    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        found = answer.get(timeout=max(0.0, deadline_s - time.monotonic()))
+    except queue.Empty:
+        raise httpx.ConnectTimeout(f"the name {host!r} was not resolved in time") from None
+    if isinstance(found, Exception):
+        raise httpx.ConnectError(f"the name {host!r} does not resolve") from found
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return list(dict.fromkeys(addresses))
 
 
-def check_reachable(host: str, port: int, allowed: Sequence[IPNetwork]) -> list[IPAddress]:
+def check_reachable(
+    host: str, port: int, allowed: Sequence[IPNetwork], timeout_s: float = RESOLVE_S
+) -> list[IPAddress]:
     """Addresses of a host, all of which may be reached.
 
     Raises:
-        httpx.ConnectError: the name does not resolve.
+        httpx.ConnectError, httpx.ConnectTimeout: the name does not resolve.
         BlockedAddress: every address must be public or in an allowed network; one was not.
     """
-    addresses = resolve(host, port)
+    addresses = resolve(host, port, timeout_s)
     for address in addresses:
         if not is_public(address) and not is_allowed(address, allowed):
             raise BlockedAddress(private_address_message(host, address))
     return addresses
 
 
-def _pinned(request: httpx.Request, address: IPAddress) -> httpx.Request:
-    """The same request to one address; the original keeps its name, for redirects build on it."""
-    return httpx.Request(
-        request.method,
-        request.url.copy_with(host=str(address)),
-        headers={"host": request.url.netloc.decode("ascii"), **request.headers},
-        stream=request.stream,
-        extensions={**request.extensions, "sni_hostname": request.url.host},
-    )
+def _alternate(addresses: Sequence[IPAddress]) -> list[IPAddress]:
+    """The two families in turn, beginning with the preferred one.
+
+    Source: RFC 8305, section 4.
+    """
+    first = [a for a in addresses if a.version == addresses[0].version]
+    other = [a for a in addresses if a.version != addresses[0].version]
+    turns = itertools.zip_longest(first, other)
+    return [address for turn in turns for address in turn if address is not None]
 
 
-#: When the request that this thread makes must be over, on the monotonic clock.
-_clock = threading.local()
+def connect_first(
+    addresses: Sequence[IPAddress],
+    connect: Callable[[str], httpcore.NetworkStream],
+    timeout_s: float,
+) -> httpcore.NetworkStream:
+    """A connection to whichever address answers first; the next is tried after a quarter second.
+
+    Args:
+        addresses: checked ones, the preferred first.
+        connect: connects to one of them within the same time.
+        timeout_s: for all of them together.
+
+    Raises:
+        httpcore.ConnectError, httpcore.ConnectTimeout: none answered.
+    """
+    waiting = _alternate(addresses)[:MAX_ADDRESSES]
+    if len(waiting) == 1:
+        return connect(str(waiting[0]))
+    race = _Race(connect)
+    deadline_s = time.monotonic() + timeout_s
+    error: Exception = httpcore.ConnectTimeout("no address answered in time")
+    while waiting or race.running:
+        if waiting:
+            race.start(str(waiting.pop(0)))
+        left_s = deadline_s - time.monotonic()
+        found = race.wait(min(ATTEMPT_DELAY_S, left_s) if waiting else left_s)
+        if isinstance(found, httpcore.NetworkStream):
+            return found
+        if found is not None:
+            error = found
+        elif not waiting:
+            break
+    race.end()
+    raise error
+
+
+class _Race:
+    """Connections that are tried side by side; the first that stands wins, the rest are closed."""
+
+    def __init__(self, connect: Callable[[str], httpcore.NetworkStream]) -> None:
+        self._connect = connect
+        self._answers: queue.SimpleQueue[httpcore.NetworkStream | Exception] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._over = False
+        self.running = 0
+
+    def start(self, address: str) -> None:
+        self.running += 1
+        threading.Thread(target=self._try, args=(address,), name="connect", daemon=True).start()
+
+    def _try(self, address: str) -> None:
+        answer: httpcore.NetworkStream | Exception
+        try:
+            answer = self._connect(address)
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            answer = error
+        with self._lock:
+            if not self._over:
+                self._answers.put(answer)
+            elif isinstance(answer, httpcore.NetworkStream):
+                answer.close()
+
+    def wait(self, timeout_s: float) -> httpcore.NetworkStream | Exception | None:
+        """The next connection or error; None when the time is over."""
+        try:
+            answer = self._answers.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            return None
+        self.running -= 1
+        if isinstance(answer, httpcore.NetworkStream):
+            self.end()
+        return answer
+
+    def end(self) -> None:
+        """Close what stands now and what will stand later."""
+        with self._lock:
+            self._over = True
+            while not self._answers.empty():
+                left = self._answers.get()
+                if isinstance(left, httpcore.NetworkStream):
+                    left.close()
+
+
+#: What the request of this thread must keep to: `deadline_s` on the monotonic clock, `is_plain`.
+_request = threading.local()
 
 
 def _left_s(timeout_s: float | None) -> float:
-    left_s: float = _clock.deadline_s - time.monotonic()
+    left_s: float = _request.deadline_s - time.monotonic()
     if left_s <= 0:
         raise httpcore.ReadTimeout("the whole request took too long")
     return left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+def shorten_deadline(seconds: float) -> None:
+    """Let the request that this thread makes end within `seconds`, if not before."""
+    _request.deadline_s = min(_request.deadline_s, time.monotonic() + seconds)
 
 
 class _DeadlineStream(httpcore.NetworkStream):
@@ -184,11 +243,15 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class _DeadlineBackend(httpcore.NetworkBackend):
-    """Makes connections that keep to the deadline of the thread that uses them."""
+class _GuardedBackend(httpcore.NetworkBackend):
+    """Makes connections to checked addresses, within the deadline of the request."""
 
-    def __init__(self) -> None:
-        self._backend = httpcore.SyncBackend()
+    def __init__(
+        self, allowed: Sequence[IPNetwork], tls_in_public: bool, inner: httpcore.NetworkBackend
+    ) -> None:
+        self._allowed = tuple(allowed)
+        self._tls_in_public = tls_in_public
+        self._inner = inner
 
     def connect_tcp(
         self,
@@ -198,33 +261,30 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._backend.connect_tcp(
-            host, port, _left_s(timeout), local_address, socket_options
+        addresses = check_reachable(host, port, self._allowed, _left_s(timeout))
+        is_public_plain = _request.is_plain and not all(
+            is_allowed(address, self._allowed) for address in addresses
         )
-        return _DeadlineStream(stream)
+        if self._tls_in_public and is_public_plain:
+            raise PlainHttp(plain_http_message(host))
+        left_s = _left_s(timeout)
+
+        def connect(address: str) -> httpcore.NetworkStream:
+            return self._inner.connect_tcp(address, port, left_s, local_address, socket_options)
+
+        return _DeadlineStream(connect_first(addresses, connect, left_s))
 
 
-class _DeadlineTransport(httpx.HTTPTransport):
-    def __init__(self, keep_alive: int) -> None:
-        super().__init__(trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_keepalive_connections=keep_alive,
-            keepalive_expiry=5.0,
-            network_backend=_DeadlineBackend(),
-        )
-
-
-class GuardedTransport(httpx.BaseTransport):
-    """Resolves, checks and pins every request, redirects included.
+class GuardedTransport(httpx.HTTPTransport):
+    """Resolves and checks every address that it connects to, those of redirects included.
 
     Args:
         allowed: private networks that may be reached all the same.
-        total_s: from the connection to the last byte of the answer, for each hop of a redirect.
+        total_s: from resolving to the last byte of the answer, for a request that names no
+            `deadline_s` (monotonic clock) among its extensions. A redirect keeps the deadline.
         tls_in_public: refuse http:// but for the allowed networks.
-        keep_alive: idle connections to keep. The pool knows addresses, not names, and two names may
-            share an address; so anything but 0 is only for a client that speaks to one host.
-        inner: what sends the request; an `httpx.HTTPTransport` unless a test gives another.
+        keep_alive: idle connections to keep.
+        backend: what opens sockets; httpcore's own unless a test gives another.
     """
 
     def __init__(
@@ -234,12 +294,19 @@ class GuardedTransport(httpx.BaseTransport):
         total_s: float,
         tls_in_public: bool = False,
         keep_alive: int = 0,
-        inner: httpx.BaseTransport | None = None,
+        backend: httpcore.NetworkBackend | None = None,
     ) -> None:
-        self._allowed = tuple(allowed)
-        self._tls_in_public = tls_in_public
+        context = authorities.context()
+        super().__init__(verify=context, trust_env=False)
         self._total_s = total_s
-        self._inner = inner or _DeadlineTransport(keep_alive)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_keepalive_connections=keep_alive,
+            keepalive_expiry=5.0,
+            network_backend=_GuardedBackend(
+                allowed, tls_in_public, backend or httpcore.SyncBackend()
+            ),
+        )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send to a checked address.
@@ -248,25 +315,11 @@ class GuardedTransport(httpx.BaseTransport):
             BlockedAddress: every resolved address must be public or allowed; one was not.
             PlainHttp: http:// to an address that is not allowed, where TLS is asked for.
         """
-        host = request.url.host
-        if request.url.scheme not in ("http", "https") or not host:
+        if request.url.scheme not in ("http", "https") or not request.url.host:
             raise httpx.UnsupportedProtocol("not an http:// or https:// address", request=request)
-        port = request.url.port or (443 if request.url.scheme == "https" else 80)
-        addresses = check_reachable(host, port, self._allowed)
-        is_public_http = request.url.scheme == "http" and not all(
-            is_allowed(address, self._allowed) for address in addresses
-        )
-        if self._tls_in_public and is_public_http:
-            raise PlainHttp(plain_http_message(host))
-        _clock.deadline_s = time.monotonic() + self._total_s
-        for address in addresses[:-1]:
-            with contextlib.suppress(httpx.ConnectError):
-                return self._inner.handle_request(_pinned(request, address))
-        return self._inner.handle_request(_pinned(request, addresses[-1]))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._inner.close()
+        deadline_s = request.extensions.get("deadline_s", time.monotonic() + self._total_s)
+        _request.deadline_s, _request.is_plain = deadline_s, request.url.scheme == "http"
+        return super().handle_request(request)
 
 
 def guarded_client(
@@ -282,7 +335,7 @@ def guarded_client(
 
     Args:
         allowed: private networks that may be reached all the same.
-        timeout_s: for a whole request; a redirect starts a new one.
+        timeout_s: for a whole request; see `GuardedTransport` for one deadline over redirects.
         tls_in_public: see `GuardedTransport`.
         keep_alive: see `GuardedTransport`.
     """

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+from producer.plain import plain
 from producer.settings import Settings
 
 
 def quiet_logging() -> None:
     """For short commands: warnings and errors only, on standard error."""
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+    ]
+    renderer = _as_text()
+    _handle(shared, [_plain_values, renderer], "WARNING")
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
+        processors=[*shared, _plain_values, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         # A command may configure the full logging after this.
@@ -51,30 +55,11 @@ def configure_logging(settings: Settings, process: str = "") -> None:
         add_process,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if as_text else "iso", utc=not as_text),
     ]
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            pad_event_to=24,
-            # The default one prints local variables, secrets included.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-        if as_text
-        else structlog.processors.JSONRenderer()
+    renderer: Any = _as_text(pad_event_to=24) if as_text else structlog.processors.JSONRenderer()
+    last = (
+        [_plain_values, renderer] if as_text else [structlog.processors.format_exc_info, renderer]
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([] if as_text else [structlog.processors.format_exc_info]),
-                renderer,
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
+    root = _handle(shared, last, settings.log_level.upper())
     for noisy in (
         "alembic",
         "httpx",
@@ -97,3 +82,37 @@ def configure_logging(settings: Settings, process: str = "") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _as_text(**options: Any) -> structlog.dev.ConsoleRenderer:
+    """For people. The default way to show an exception prints local variables, secrets included."""
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        exception_formatter=structlog.dev.plain_traceback,
+        **options,
+    )
+
+
+def _plain_values(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """What came from elsewhere must not speak to the terminal."""
+    return {
+        name: plain(value) if isinstance(value, str) and name != "exception" else value
+        for name, value in event.items()
+    }
+
+
+def _handle(shared: list[Any], last: list[Any], level: str) -> logging.Logger:
+    """Write the standard library's records to standard error, with the fields they carry."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    return root

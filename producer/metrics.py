@@ -3,10 +3,6 @@
 A process counts into a `Recorder`, which adds what is new to the totals in Redis once a second. So
 totals stand above all processes and machines, never fall when one restarts, and any API process
 answers for all. What a total cannot say (how many wait, for how long) is read when it is asked for.
-
-Keys, behind the store's prefix:
-
-    metrics     hash    `<name>|<label values>|<bucket, sum or empty>` -> total
 """
 
 from __future__ import annotations
@@ -21,8 +17,9 @@ from typing import Any, Literal, cast
 import redis
 
 from producer.contract import Stage
-from producer.health import find_alarms, oldest_at
-from producer.store import OPEN_STATES, Store
+from producer.health import find_alarms
+from producer.record.dead_letters import DeadLetters
+from producer.record.store import OPEN_STATES, Store
 
 #: Upper bounds of seconds: of one inference to hours in a review queue.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
@@ -108,10 +105,13 @@ ALARM = Metric(
     ("code", "severity"),
 )
 EVENTS = Metric("avatarmod_ledger_lag_events", "gauge", "Events that the ledger has not taken yet.")
+INTAKE = Metric(
+    "avatarmod_intake_entries", "gauge", "Entries of the intake that no worker has taken over yet."
+)
 
 #: What processes count; the rest is read from Redis at a scrape.
 RECORDED = (BATCH, INFERENCE, LATENCY, REVIEW, COST, CALLBACK, RETRIES, DEAD, HTTP)
-READ = (UPLOADS, OPEN, OLDEST, WAITING, LEASED, DEAD_NOW, WORKERS, MEMORY, ALARM, EVENTS)
+READ = (UPLOADS, OPEN, OLDEST, WAITING, LEASED, DEAD_NOW, WORKERS, MEMORY, ALARM, EVENTS, INTAKE)
 
 
 class Recorder:
@@ -121,10 +121,10 @@ class Recorder:
         self._new: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
+    def count(self, metric: Metric, *labels: str) -> None:
         """Add to a counter; labels in the order of its declaration."""
         with self._lock:
-            self._add(_field(metric, labels, ""), by)
+            self._add(_field(metric, labels, ""), 1.0)
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Add one observation to a histogram; labels in the order of its declaration."""
@@ -140,11 +140,8 @@ class Recorder:
             new, self._new = self._new, {}
         if not new:
             return
-        pipe = store.redis.pipeline(transaction=True)
-        for field, value in new.items():
-            pipe.hincrbyfloat(store.key("metrics"), field, value)
         try:
-            pipe.execute()
+            store.add_totals(new)
         except redis.RedisError:
             with self._lock:
                 for field, value in new.items():
@@ -153,6 +150,11 @@ class Recorder:
 
     def _add(self, field: str, value: float) -> None:
         self._new[field] = self._new.get(field, 0.0) + value
+
+
+def total_field(metric: Metric, *labels: str) -> str:
+    """Field of a counter's total, for who adds to it in a script of its own."""
+    return _field(metric, labels, "")
 
 
 def _field(metric: Metric, labels: Iterable[str], part: str) -> str:
@@ -179,12 +181,11 @@ def render(store: Store) -> bytes:
 def _recorded(store: Store) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
-    totals = cast("dict[str, str]", store.redis.hgetall(store.key("metrics")))
     found: dict[str, dict[tuple[str, ...], dict[str, float]]] = {}
-    for field, total in totals.items():
+    for field, total in store.totals().items():
         name, _, rest = field.partition("|")
         labels, _, part = rest.rpartition("|")
-        found.setdefault(name, {}).setdefault(tuple(json.loads(labels)), {})[part] = float(total)
+        found.setdefault(name, {}).setdefault(tuple(json.loads(labels)), {})[part] = total
     for metric in RECORDED:
         by_labels = found.get(metric.name, {})
         if metric.kind == "counter":
@@ -211,11 +212,9 @@ def _cumulated(metric: Metric, parts: dict[str, float]) -> list[tuple[str, float
 def _read(store: Store) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    counts = cast("dict[str, str]", store.redis.hgetall(store.key("counts")))
     transitions = CounterMetricFamily(UPLOADS.name, UPLOADS.help, labels=UPLOADS.labels)
-    for state, count in sorted(counts.items()):
-        if not state.startswith("last_"):
-            transitions.add_metric([state], float(count))
+    for state, count in store.transition_counts().items():
+        transitions.add_metric([state], float(count))
     yield transitions
     workers = store.workers()
     rows: dict[Metric, list[tuple[list[str], float]]] = {
@@ -223,11 +222,12 @@ def _read(store: Store) -> Iterator[Any]:
         OLDEST: list(_ages(store)),
         WAITING: list(_lines(store, "waiting")),
         LEASED: list(_lines(store, "leased")),
-        DEAD_NOW: [([], float(store.redis.zcard(store.key("dead"))))],
+        DEAD_NOW: [([], float(DeadLetters(store).count()))],
         WORKERS: _roles(workers),
         MEMORY: [([str(w["name"])], float(w["rss_bytes"])) for w in workers if "rss_bytes" in w],
         ALARM: [([a.code, a.severity], 1.0) for a in find_alarms(store, workers)],
-        EVENTS: [([], float(store.redis.xlen(store.key("events"))))],
+        EVENTS: [([], float(store.events.count()))],
+        INTAKE: [([], float(store.intake.facts()[0]))],
     }
     for metric, values in rows.items():
         gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
@@ -239,7 +239,7 @@ def _read(store: Store) -> Iterator[Any]:
 def _ages(store: Store) -> Iterator[tuple[list[str], float]]:
     now = store.now()
     for state in OPEN_STATES:
-        oldest = oldest_at(store, state)
+        oldest = store.oldest_at(state)
         yield [str(state)], now - oldest if oldest else 0.0
 
 

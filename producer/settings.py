@@ -1,39 +1,60 @@
-"""Every setting that both sides of the queue read, from `AVATARMOD_*` environment variables.
+"""Every setting that both sides of the queue read, from `AVATARMOD_*` variables.
 
-Read once by an entry point and passed down; nothing else looks at the environment. Secrets may also
-come as files named like the variable (Docker and systemd style) from `AVATARMOD_SECRETS_FOLDER`.
+Read once by an entry point and passed down; nothing else looks at the environment or at its file
+(`environment.py`). Secrets may also come as files named like the variable (Docker and systemd
+style) from `AVATARMOD_SECRETS_FOLDER`.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
-import zoneinfo
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Literal, TypeVar
 
 import platformdirs
 import pydantic
 from pydantic import Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from producer.contract import Region
+from producer.environment import ENV_PREFIX, from_file, variable
 from producer.errors import ConfigurationError
+from producer.reasons import DEFAULT_LANGUAGE
+from producer.setting_types import (
+    BrokerUrl,
+    CaFile,
+    CallbackSecrets,
+    CallbackUrl,
+    CommaList,
+    Language,
+    Networks,
+    RedisUrl,
+    TimeZone,
+)
 
-ENV_PREFIX = "AVATARMOD_"
+#: Where the API listens unless it is told otherwise.
+DEFAULT_API_PORT = 8042
 
-#: A comma-separated list in the environment.
-CommaList = Annotated[tuple[str, ...], NoDecode]
+#: Headers that say something else, or that clients set.
+NOT_NAMES = frozenset(
+    ("host", "cookie", "authorization", "origin", "referer", "user-agent", "connection")
+) | {"content-length", "content-type", "x-api-key", "x-forwarded-for", "x-forwarded-proto"}
 
 
-def split_commas(value: Any) -> Any:
-    """Turn `a, b` into `("a", "b")`; leave sequences as they are."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+class EnvFileSource(EnvSettingsSource):
+    """Variables of the file, read like those of the environment."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in from_file().items()}
 
 
 class Settings(BaseSettings):
@@ -47,12 +68,24 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: SecretStr | None = Field(
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment, file, secrets: what comes first counts."""
+        return init_settings, env_settings, EnvFileSource(settings_cls), file_secret_settings
+
+    redis_url: RedisUrl = Field(
         None,
         description="redis://, rediss://, unix:// or redis+sentinel://host:26379,host:26379/0?"
         "master=name: address of Redis 6.2+ or Valkey; empty: an embedded Valkey is started.",
     )
-    broker_url: SecretStr | None = Field(
+    broker_url: BrokerUrl = Field(
         None,
         description="Another broker for Celery's doorbells, such as amqp://user:password@host//; "
         "empty: the same Redis.",
@@ -79,7 +112,32 @@ class Settings(BaseSettings):
         "s3://bucket/prefix; empty: `images` in the data folder. Each lies under its upload id, "
         "percent-encoded; over 255 bytes: under `~` and the id's SHA-256 in hex.",
     )
-    s3_endpoint_url: str = Field("", description="Endpoint of an S3-compatible store; empty: AWS.")
+    safe_copies: str = Field(
+        "",
+        description="Where a safe copy of each approved picture is written, a folder or "
+        "s3://bucket/prefix that is not the image store's: what was scored, encoded anew; empty: "
+        "none are made. The folder must exist.",
+    )
+    s3_kind: Literal["", "aws", "oss", "cos", "r2", "minio"] = Field(
+        "",
+        description="Whose store it is: aws, oss (Alibaba), cos (Tencent), r2 (Cloudflare) or "
+        "minio; sets addressing and checksums as that one wants them.",
+    )
+    s3_endpoint_url: str = Field(
+        "",
+        description="Endpoint of an S3-compatible store, without the bucket, such as "
+        "https://s3.oss-cn-hangzhou.aliyuncs.com; empty: AWS.",
+    )
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where the bucket's name stands: in the path or before the host; auto: as "
+        "AVATARMOD_S3_KIND wants it.",
+    )
+    s3_checksums: Literal["auto", "always", "required"] = Field(
+        "auto",
+        description="When uploads carry checksums of AWS' newer kind, which many stores refuse; "
+        "auto: as AVATARMOD_S3_KIND wants it, and where an endpoint is named only when required.",
+    )
     s3_region: str = Field("us-east-1", description="Region of the S3 store.")
     s3_access_key_id: SecretStr | None = Field(
         None, description="S3 key id; empty: boto3's own search."
@@ -101,14 +159,21 @@ class Settings(BaseSettings):
         le=600,
         description="Longest time to fetch one image from S3 or https, in seconds.",
     )
-    private_networks: CommaList = Field(
+    ca_file: CaFile = Field(
+        None,
+        description="PEM file of certificate authorities of your own, trusted beside the public "
+        "ones for images, callbacks and the S3 store; SSL_CERT_FILE counts as well.",
+    )
+    private_networks: Networks = Field(
         (),
         description="Comma-separated networks that image and callback URLs may reach although they "
         "are private, for example 10.1.0.0/16; images over http:// only there. For the hosts that "
         "enqueue as well as for the workers.",
     )
-    callback_url: str = Field("", description="Where verdicts are posted; empty: poll instead.")
-    callback_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    callback_url: CallbackUrl = Field(
+        "", description="Where verdicts are posted; empty: poll instead."
+    )
+    callback_secrets: CallbackSecrets = Field(
         (),
         description="Comma-separated whsec_... secrets; every callback is signed with all of them, "
         "so that one can be rotated.",
@@ -118,6 +183,16 @@ class Settings(BaseSettings):
     )
     default_region: Region = Field(
         Region.DOMESTIC, description="Region of an upload that names none: domestic or overseas."
+    )
+    language: Language = Field(
+        DEFAULT_LANGUAGE,
+        description="What owners of pictures are told reasons in, where the upload does not say: "
+        "a language of /v1/reasons.",
+    )
+    subjects_in_clear: bool = Field(
+        False,
+        description="true: the ids of persons that come with uploads are kept as they are, not as "
+        "keyed hashes.",
     )
     max_backlog: int = Field(
         100_000, gt=0, description="Undecided uploads above which enqueue refuses (HTTP 503)."
@@ -148,6 +223,17 @@ class Settings(BaseSettings):
         description="Comma-separated addresses or networks of reverse proxies whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed.",
     )
+    trusted_user_header: str = Field(
+        "",
+        description="Header in which a reverse proxy names the person that it has signed in, such "
+        "as Remote-User: they need no password in the console; believed of "
+        "AVATARMOD_API_TRUSTED_PROXIES alone. Empty: people sign in here.",
+    )
+    trusted_user_role: Literal["", "viewer", "moderator", "operator"] = Field(
+        "",
+        description="Role of people whom that header names and `avatarmod users` does not; empty: "
+        "they may not come in.",
+    )
     api_rate_per_s: float = Field(
         200.0, gt=0, description="Most uploads and other calls a second of one API key."
     )
@@ -172,8 +258,8 @@ class Settings(BaseSettings):
     )
     api_accept_gray: bool = Field(
         False,
-        description="Whether POST /v1/validate (pict-rs) accepts a gray picture that nobody has "
-        "decided yet; refused otherwise.",
+        description="Whether POST /v1/validate (pict-rs) and /v1/detect-images (Misskey) accept a "
+        "gray picture that nobody has decided yet; refused, or sensitive, otherwise.",
     )
     session_ttl_s: float = Field(
         12 * 3600.0,
@@ -189,6 +275,19 @@ class Settings(BaseSettings):
     ledger_retention_days: float = Field(
         400.0, gt=0, description="How long the ledger keeps an event, in days."
     )
+    ledger_buffer_events: int = Field(
+        50_000,
+        ge=1,
+        description="Events that Redis holds while the ledger's database is away, about 300 bytes "
+        "each; more wait in a file in the data folder.",
+    )
+    memory_retention_days: float = Field(
+        400.0,
+        gt=0,
+        le=36500,
+        description="How long look-alikes of a decided picture are recognised, in days; the exact "
+        "bytes are for ever.",
+    )
     server_min_yuan: float = Field(
         50.0, ge=0, description="Least that the machine costs a month, in yuan, for cost reports."
     )
@@ -200,8 +299,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Price of 1,000 pictures if all went to the cloud, in yuan, for comparison.",
     )
-    report_timezone: str = Field(
+    report_timezone: TimeZone = Field(
         "Asia/Shanghai", description="The zone whose midnight ends a day in reports."
+    )
+    currency: str = Field(
+        "CNY",
+        pattern=r"^[A-Z]{3}$",
+        description="ISO 4217 code of the currency that every price is in; nothing is converted.",
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json, text, or auto: text on a terminal and json elsewhere."
@@ -210,102 +314,43 @@ class Settings(BaseSettings):
         "info", description="Least severe log line that is written."
     )
 
-    _split = field_validator(
-        "private_networks", "callback_allowed_urls", "api_trusted_proxies", mode="before"
-    )(split_commas)
-
-    @field_validator("callback_secrets", mode="before")
+    @field_validator("trusted_user_header")
     @classmethod
-    def _split_secrets(cls, value: Any) -> Any:
-        return split_commas(value)
-
-    @field_validator("report_timezone", mode="after")
-    @classmethod
-    def _check_report_timezone(cls, value: str) -> str:
-        try:
-            zoneinfo.ZoneInfo(value)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"{value!r} is no time zone; use one such as Asia/Shanghai") from None
-        return value
-
-    @field_validator("redis_url", mode="after")
-    @classmethod
-    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None or not value.get_secret_value():
-            return None
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
+    def _check_trusted_user_header(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if not value:
+            return value
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", value) or value.lower() in NOT_NAMES:
             raise ValueError(
-                f"scheme {parts.scheme!r} is not known; use redis://host:6379/0, rediss://, "
-                "unix:// or redis+sentinel://host:26379/0?master=name"
+                f"{value[:40]!r} cannot name a person; use a header of its own with letters, "
+                "digits and -, such as Remote-User, which the proxy sets and takes from clients"
             )
-        if parts.scheme in ("redis", "rediss"):
-            _check_host_and_port(parts, "redis://host:6379/0")
-        return value
-
-    @field_validator("broker_url", mode="after")
-    @classmethod
-    def _check_broker_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None or not value.get_secret_value():
-            return None
-        scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in ("amqp", "amqps", "redis", "rediss"):
-            raise ValueError(f"scheme {scheme!r} is not known; use amqp://user:password@host//")
-        _check_host_and_port(urlsplit(value.get_secret_value()), "amqp://user:password@host:5672//")
-        return value
-
-    @field_validator("private_networks", mode="after")
-    @classmethod
-    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
+        proxies = info.data.get("api_trusted_proxies", ())
+        if not proxies:
+            raise ValueError(
+                "it is believed of no one: set AVATARMOD_API_TRUSTED_PROXIES to the address of the "
+                "proxy that sets this header, such as 127.0.0.1"
+            )
+        for proxy in proxies:
             try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                raise ValueError(f"{error}; write a network such as 10.1.0.0/16") from error
-        return value
-
-    @field_validator("callback_url", mode="after")
-    @classmethod
-    def _check_callback_url(cls, value: str) -> str:
-        example = "https://example.org/avatar-verdict"
-        if value and urlsplit(value).scheme not in ("http", "https"):
-            raise ValueError(f"write a full address such as {example}")
-        if value:
-            _check_host_and_port(urlsplit(value), example)
-        return value
-
-    @field_validator("callback_secrets", mode="after")
-    @classmethod
-    def _check_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        import base64
-        import binascii
-
-        for secret in value:
-            text = secret.get_secret_value()
-            try:
-                length = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
-            except binascii.Error:
-                length = 0
-            if not text.startswith("whsec_") or not 24 <= length <= 64:
+                network = ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                network = None
+            if network is None or network.prefixlen == 0:
                 raise ValueError(
-                    "each secret is whsec_ followed by 24 to 64 bytes in base64; make one with: "
-                    "echo whsec_$(openssl rand -base64 32)"
+                    f"AVATARMOD_API_TRUSTED_PROXIES has {proxy[:80]!r}, behind which anybody may "
+                    "be; name addresses or networks of your proxies, such as 127.0.0.1"
                 )
         return value
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether events go into SQL at all."""
+        return self.ledger_url is None or self.ledger_url.get_secret_value() != "off"
 
     @property
     def image_folder(self) -> str:
         """Where images without a reference of their own lie: a folder or an s3:// prefix."""
         return self.image_store or str(self.data_folder / "images")
-
-
-def _check_host_and_port(parts: SplitResult, example: str) -> None:
-    try:
-        complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        complete = False
-    if not complete:
-        raise ValueError(f"host or port is missing or wrong; write an address such as {example}")
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -323,13 +368,13 @@ def _hint(field: FieldInfo | None) -> str:
 
 
 def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
-    """Read the environment once.
+    """Read the environment and its file once.
 
     Raises:
         ConfigurationError: a variable cannot be read; names every such variable, what is wrong
             with it and never its value (it may be a secret).
     """
-    secrets_folder = os.environ.get(f"{ENV_PREFIX}SECRETS_FOLDER") or None
+    secrets_folder = variable("SECRETS_FOLDER") or None
     if secrets_folder is not None and not Path(secrets_folder).is_dir():
         raise ConfigurationError(
             f"{ENV_PREFIX}SECRETS_FOLDER: {secrets_folder} is no folder; name one with a file for "
@@ -340,6 +385,8 @@ def load_settings(kind: type[SettingsT], **overrides: Any) -> SettingsT:
     except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
+            if problem["type"] == "default_factory_not_called":
+                continue  # nothing is wrong with it: its default follows from one that is
             name = ENV_PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
             field = kind.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
             lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{_hint(field)}")

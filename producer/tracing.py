@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from producer.errors import ConfigurationError
+from producer.installed import how_to_install
 
 #: Either of them switches tracing on.
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -87,7 +88,7 @@ def start_tracing(service: str) -> None:
     except ImportError:
         raise ConfigurationError(
             f"{ENDPOINT_VARIABLES[0]} is set, but tracing is not installed: "
-            "pip install 'avatar-moderation[tracing]'"
+            + how_to_install("tracing")
         ) from None
     version = importlib.metadata.version("avatar-moderation")
     resource = Resource.create(

@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from producer.settings import ENV_PREFIX, Settings
+from producer.environment import ENV_PREFIX
+from producer.settings import Settings
 from scripts.make_env_example import text_of_default
 from worker.review.settings import ReviewSettings
 from worker.settings import WorkerSettings
@@ -22,17 +23,30 @@ TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
 HEADER = """\
 # Configuration
 
-Every setting is an environment variable `AVATARMOD_...`; each has a default that works on a laptop.
-They are read once, when a process starts, so a change needs a restart. A value that cannot be used
-stops the process with exit code 2 and one line that names the variable, what is wrong and a good
+Every setting is a variable `AVATARMOD_...`; each has a default that works on a laptop. They are
+read once, when a process starts, so a change needs a restart. A value that cannot be used stops
+the process with exit code 2 and one line that names the variable, what is wrong and a good
 example; the value itself is never shown.
 
-**Secrets** (marked so below) may come as files: set `AVATARMOD_SECRETS_FOLDER` to a folder in
-which each file is named like its variable in small letters, `avatarmod_callback_secrets`. Any other
-setting can be a file there too; a variable in the environment goes before a file.
+Every command, worker and page reads them alike, from these places; the first that names a
+variable counts:
 
-This page is made by `python -m scripts.make_configuration` from the settings' own descriptions; do
-not edit it.
+1. the environment;
+2. the file that `AVATARMOD_ENV_FILE` names (empty: none), else `.env` in the working folder, if
+   it belongs to you or to root and nobody else can write it. `avatarmod init` writes one; lines
+   are `NAME=value`, and a variable that is not ours (`HTTPS_PROXY`, `OTEL_...`) reaches every
+   process, too;
+3. **Secrets** (marked so below) may come as files: set `AVATARMOD_SECRETS_FOLDER` to a folder
+   in which each file is named like its variable in small letters, `avatarmod_callback_secrets`.
+   Any other setting can be a file there too.
+
+`avatarmod config show` prints what holds and where it is from, with secrets masked; `avatarmod
+config check` says what is wrong (exit code 0: nothing, 1: something has no effect or is unwise,
+2: nothing would start). A relative folder is relative to the folder in which a process is
+started.
+
+This page is made by `python -m scripts.make_configuration` from the settings' own descriptions;
+do not edit it.
 """
 
 #: Title -> the class that declares the settings.

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from producer.settings import ENV_PREFIX
+from producer.environment import ENV_PREFIX
 from worker.settings import WorkerSettings
 
 HEADER = """\

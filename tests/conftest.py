@@ -6,6 +6,7 @@ import base64
 import itertools
 import logging
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +15,29 @@ import structlog
 from pydantic import SecretStr
 
 from producer.connect import redis_client
-from producer.store import Store
+from producer.record.base import Base
+from producer.record.store import Store
 from tests.support import FREE_NETWORKS
-from worker.embedded import EmbeddedValkey
-from worker.receiver import Receiver
+from tests.tiers import no_outside_world, sort_into_tiers
+from worker.demo.webhook_receiver import Receiver
+from worker.process.valkey import EmbeddedValkey
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test belongs to a tier."""
+    sort_into_tiers(items)
+
+
+@pytest.fixture(autouse=True)
+def _outside_world(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A fast test starts no process and opens no socket."""
+    if request.node.get_closest_marker("fast") is None:
+        yield
+    else:
+        with no_outside_world():
+            yield
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +46,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("AVATARMOD_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AVATARMOD_ENV_FILE", "")
+
+
+@pytest.fixture(autouse=True)
+def _small_seqs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process records begin with seq 1, so that tests can name seqs."""
+    monkeypatch.setattr(Base, "seq_from", time.time() + 86400)
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
-from producer.contract import Avatar, AvatarState, Priority, Stage
-from producer.outbox import callback_line, endpoint_name
-from producer.store import LANES, Lease, Store, Transition
+from producer.contract import NO_CALLBACK, Avatar, AvatarState, Priority, Stage
+from producer.findings import LooksLike
+from producer.record.keyspace import callback_line, endpoint_name
+from producer.record.store import LANES, Lease, Store, Transition
 
 #: Networks of this machine that a test's servers live in.
 FREE_NETWORKS = "127.0.0.0/8,::1/128"
@@ -40,7 +42,8 @@ def change(store: Store, upload_id: str, to: AvatarState, **options: Any) -> Tra
     """A transition from the record as it stands."""
     avatar = store.get(upload_id)
     assert avatar is not None
-    return Transition(avatar=avatar, to=to, **{"callback_url": CALLBACK_URL, **options})
+    hears = options.pop("callback_url", avatar.callback_url or CALLBACK_URL) or NO_CALLBACK
+    return Transition(avatar=dataclasses.replace(avatar, callback_url=hears), to=to, **options)
 
 
 def put_back(store: Store, upload_id: str, line: str = Stage.MODERATE, **options: Any) -> bool:
@@ -77,3 +80,14 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
     while not condition():
         assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s"
         time.sleep(0.02)
+
+
+def like_of(upload_id: str, sha256: str = "ab" * 32, distance: int = 14) -> LooksLike:
+    """What an upload looks like: one that ann has blocked."""
+    return LooksLike(
+        sha256=sha256,
+        upload_id=upload_id,
+        state="blocked",
+        decided_by="operator:ann",
+        distance=distance,
+    )

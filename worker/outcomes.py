@@ -1,11 +1,12 @@
-"""What follows a step that works on uploads: an error's outcome, a transition's doorbell.
+"""What follows a step of any of the three stages: an error's outcome, a transition's doorbell.
 
-After an error an upload is rejected, due again later, or a dead letter; after a transition whoever
-acts next is woken. Callbacks have their own endings in tasks.py.
+After an error an upload is rejected, due again later, or a dead letter, and a callback one of the
+last two; after a transition whoever acts next is woken.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import time
@@ -13,13 +14,15 @@ from collections.abc import Callable, Sequence
 
 import redis
 import structlog
-from kombu.exceptions import OperationalError
 
-from producer.contract import Avatar, AvatarState, Stage, callback_url_of
-from producer.dead_letters import DeadLetter, DeadLetters
-from producer.errors import ModerationError
+from producer.contract import Avatar, AvatarState, Priority, Stage
+from producer.errors import BrokerUnavailable, ModerationError
 from producer.metrics import DEAD, RETRIES, Recorder
-from producer.store import Store, Transition, write_patiently
+from producer.record.dead_letters import DeadLetter, DeadLetters
+from producer.record.keyspace import callback_line
+from producer.record.outbox import CallbackEntry
+from producer.record.store import Store, Transition, write_patiently
+from producer.texts import of_error, told
 from worker import retry
 
 log = structlog.get_logger()
@@ -35,12 +38,37 @@ LEAVE_S = 30.0
 HELP_EVERY_S = 0.5
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One more failed attempt at an item that this process holds.
+
+    Args:
+        line: where it is held, and due again after a retry.
+        attempts: how many have failed by now, this one included.
+        of_kind: how many of these in the same way.
+        first_failed_at: seconds since the epoch; 0: this is the first.
+        counted: fields of the item after this attempt.
+        facts: name the item in the log.
+    """
+
+    item: str
+    stage: Stage
+    error: BaseException
+    line: str
+    token: str
+    priority: Priority
+    attempts: int
+    of_kind: int
+    first_failed_at: float
+    counted: dict[str, str]
+    facts: dict[str, object]
+
+
 class Outcomes:
     """Turns errors into transitions (the decision itself is `retry.decide`) and wakes who is next.
 
     Args:
         store: where uploads are made due again.
-        default_callback_url: who hears of uploads that name nobody.
         recorder: counts.
         ring: wakes the workers of a stage; None leaves that to the sweeper's next tick.
     """
@@ -48,7 +76,6 @@ class Outcomes:
     def __init__(
         self,
         store: Store,
-        default_callback_url: str,
         recorder: Recorder,
         ring: Callable[[Stage], object] | None = None,
     ) -> None:
@@ -57,12 +84,7 @@ class Outcomes:
         self._rang_s: dict[Stage, float] = {}
         self._left_until_s = 0.0
         self._recorder = recorder
-        self._default_callback_url = default_callback_url
-        self._dead_letters = DeadLetters(store, self.callback_url)
-
-    def callback_url(self, avatar: Avatar) -> str:
-        """Who hears of this upload; empty for nobody."""
-        return callback_url_of(avatar, self._default_callback_url)
+        self._dead_letters = DeadLetters(store)
 
     def wake(self, transitions: Sequence[Transition]) -> None:
         """Ring for what written transitions made due, at most ten times a second for each stage.
@@ -70,8 +92,10 @@ class Outcomes:
         A ring that is left out or fails costs a second: the sweeper rings for all that is due.
         """
         stages = {change.enters for change in transitions if change.enters}
-        if any(change.callback_url for change in transitions):
+        if any(self._store.callback_url(change.avatar) for change in transitions):
             stages.add(Stage.CALLBACK)
+        if any(self._store.copy_follows(change) for change in transitions):
+            stages.add(Stage.COPY)
         for stage in stages:
             self._wake(stage, RING_EVERY_S)
 
@@ -94,9 +118,9 @@ class Outcomes:
             if anew:
                 self._store.answer_bell(stage)
             self._ring(stage)
-        except (redis.RedisError, OperationalError, OSError) as error:
+        except (redis.RedisError, BrokerUnavailable) as error:
             self._left_until_s = time.monotonic() + LEAVE_S
-            log.warning("doorbell_failed", stage=stage, error=type(error).__name__)
+            log.warning("doorbell_failed", stage=stage, error=str(error))
 
     def after_error(
         self,
@@ -109,46 +133,126 @@ class Outcomes:
         sha256: str = "",
     ) -> Transition | None:
         """The transition that follows an error, or None when the upload was made due again."""
-        attempt = avatar.attempts + 1
-        decision = retry.decide(error, stage=stage, attempt=attempt, random=random.random)
-        if not isinstance(error, ModerationError):
-            log.error("unexpected_error", upload_id=avatar.upload_id, exc_info=error)
+        failure = self._failure(avatar, stage, error, token)
+        decision = self._decide(failure, None, stop)
         if isinstance(decision, retry.Retry):
-            self._postpone(avatar, stage, error, decision.delay_s, token, stop)
             return None
         if isinstance(decision, retry.Reject):
             return self._reject(avatar, stage, error, decision.code, sha256)
-        return self._bury(avatar, stage, error, decision.reason, attempt)
+        letter = self._letter(failure, decision.reason)
+        return Transition(
+            avatar=avatar,
+            to=AvatarState.DEAD,
+            fields={"reason": decision.reason},
+            leaves=stage,
+            detail={"stage": stage.value, "error": letter.error, **told(letter.said)},
+            bury=letter.to_dict(),
+        )
 
-    def _postpone(
+    def after_audit_error(
+        self, avatar: Avatar, error: BaseException, *, token: str, stop: threading.Event
+    ) -> str:
+        """Make an audit due again; else why there is no answer. The approval is not touched."""
+        decision = self._decide(self._failure(avatar, Stage.AUDIT, error, token), None, stop)
+        match decision:
+            case retry.Reject():
+                return decision.code
+            case retry.DeadLetter():
+                return decision.reason
+        return ""
+
+    def _failure(self, avatar: Avatar, stage: Stage, error: BaseException, token: str) -> Failure:
+        kind = retry.kind_of(error)
+        return Failure(
+            item=avatar.upload_id,
+            stage=stage,
+            error=error,
+            line=stage,
+            token=token,
+            priority=avatar.priority,
+            attempts=avatar.attempts + 1,
+            of_kind=avatar.failures_of(kind) + 1,
+            first_failed_at=avatar.first_failed_at,
+            counted=avatar.after_failure(kind, self._store.now()),
+            facts={"upload_id": avatar.upload_id},
+        )
+
+    def after_callback_error(
         self,
-        avatar: Avatar,
-        stage: Stage,
+        entry: CallbackEntry,
         error: BaseException,
-        delay_s: float,
+        *,
+        attempts: int,
+        schedule_s: Sequence[float],
         token: str,
         stop: threading.Event,
     ) -> None:
-        attempt = avatar.attempts + 1
-        self._recorder.count(RETRIES, stage, type(error).__name__)
+        """Make a callback due again, or end it in the dead letters."""
+        first_failed_at = entry.first_failed_at or self._store.now()
+        failure = Failure(
+            item=entry.item,
+            stage=Stage.CALLBACK,
+            error=error,
+            line=callback_line(entry.endpoint),
+            token=token,
+            priority=Avatar.priority,
+            attempts=attempts,
+            of_kind=attempts,
+            first_failed_at=first_failed_at,
+            counted={"attempts": str(attempts), "first_failed_at": str(first_failed_at)},
+            facts={"upload_id": entry.upload_id, "seq": entry.seq},
+        )
+        decision = self._decide(failure, schedule_s, stop)
+        if isinstance(decision, retry.Retry):
+            return
+        reason = decision.code if isinstance(decision, retry.Reject) else decision.reason
+        letter = self._letter(failure, reason)
+        detail = {"attempts": attempts, "error": letter.error, **told(letter.said)}
+        write_patiently(
+            lambda: self._store.outbox.end(
+                entry, token=token, detail=detail, bury=letter.to_dict()
+            ),
+            stop,
+        )
+
+    def _decide(
+        self, failure: Failure, schedule_s: Sequence[float] | None, stop: threading.Event
+    ) -> retry.RetryDecision:
+        """What follows; a retry is written here, the rest is the caller's to write."""
+        error = failure.error
+        decision = retry.decide(
+            error,
+            stage=failure.stage,
+            attempt=failure.of_kind,
+            random=random.random,
+            schedule_s=schedule_s,
+        )
+        if not isinstance(error, ModerationError):
+            log.error("unexpected_error", **failure.facts, exc_info=error)
+        if isinstance(decision, retry.Retry):
+            self._postpone(failure, decision.delay_s, stop)
+        return decision
+
+    def _postpone(self, failure: Failure, delay_s: float, stop: threading.Event) -> None:
+        name = type(failure.error).__name__
+        self._recorder.count(RETRIES, failure.stage, name)
         log.info(
             "upload_retried",
-            upload_id=avatar.upload_id,
-            stage=stage.value,
-            error=type(error).__name__,
-            message=str(error)[:200],
-            attempt=attempt,
+            **failure.facts,
+            stage=failure.stage.value,
+            error=name,
+            message=str(failure.error)[:200],
+            attempt=failure.attempts,
             delay_s=round(delay_s, 2),
         )
-        first_failed_at = avatar.first_failed_at or self._store.now()
         write_patiently(
             lambda: self._store.put_back(
-                stage,
-                avatar.upload_id,
-                token=token,
-                priority=avatar.priority,
+                failure.line,
+                failure.item,
+                token=failure.token,
+                priority=failure.priority,
                 delay_s=delay_s,
-                fields={"attempts": str(attempt), "first_failed_at": str(first_failed_at)},
+                fields=failure.counted,
             ),
             stop,
         )
@@ -156,7 +260,7 @@ class Outcomes:
     def _reject(
         self, avatar: Avatar, stage: Stage, error: BaseException, code: str, sha256: str
     ) -> Transition:
-        fields = {"reason": code, "decided_by": "rule", "attempts": "0"}
+        fields = {"reason": code, "decided_by": "rule"}
         if sha256:
             fields["sha256"] = sha256
         return Transition(
@@ -164,36 +268,26 @@ class Outcomes:
             to=AvatarState.REJECTED,
             fields=fields,
             leaves=stage,
-            detail={**fields, "message": str(error)[:200]},
-            callback_url=self.callback_url(avatar),
+            detail={**fields, **told(of_error(error, 200))},
         )
 
-    def _bury(
-        self, avatar: Avatar, stage: Stage, error: BaseException, reason: str, attempts: int
-    ) -> Transition:
+    def _letter(self, failure: Failure, reason: str) -> DeadLetter:
         letter = DeadLetter.of(
-            avatar.upload_id,
-            stage,
-            error,
-            attempts=attempts,
-            first_failed_at=avatar.first_failed_at,
+            failure.item,
+            failure.stage,
+            failure.error,
+            attempts=failure.attempts,
+            first_failed_at=failure.first_failed_at,
             now=self._store.now(),
-        ).after(self._dead_letters.get(avatar.upload_id))
-        self._recorder.count(DEAD, stage, letter.error)
+        ).after(self._dead_letters.get(failure.item))
+        self._recorder.count(DEAD, failure.stage, letter.error)
         log.error(
             "upload_dead_lettered",
-            upload_id=avatar.upload_id,
-            stage=stage.value,
+            **failure.facts,
+            stage=failure.stage.value,
             error=letter.error,
+            message=letter.message,
             reason=reason,
-            attempts=attempts,
+            attempts=failure.attempts,
         )
-        return Transition(
-            avatar=avatar,
-            to=AvatarState.DEAD,
-            fields={"reason": reason},
-            leaves=stage,
-            detail={"stage": stage.value, "error": letter.error, "message": letter.message},
-            callback_url=self.callback_url(avatar),
-            bury=letter.to_dict(),
-        )
+        return letter

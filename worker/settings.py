@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
 
-from producer.settings import ENV_PREFIX, CommaList, split_commas
+from producer.environment import ENV_PREFIX, from_file
+from producer.setting_types import CommaList, Seconds, Secrets
 from worker.retry import CALLBACK_SCHEDULE_S
 from worker.review.settings import ReviewSettings
 
-#: Variables with our prefix that are read elsewhere: by load_settings and supervised.py.
-_OTHERS = ("SECRETS_FOLDER", "SUPERVISED")
+#: Variables with our prefix that are read elsewhere: by producer/environment.py and supervised.py.
+_OTHERS = ("ENV_FILE", "SECRETS_FOLDER", "SUPERVISED")
+
+
+#: In the data folder: the policy that was set by `avatarmod policy` or in the console, where
+#: `AVATARMOD_POLICY_FILE` names none.
+POLICY_FILE = "policy.toml"
 
 
 class WorkerSettings(ReviewSettings):
@@ -47,12 +52,22 @@ class WorkerSettings(ReviewSettings):
 
     # -- engine --------------------------------------------------------------------------------
     bundle: str = Field(
-        "open-nsfw", description="Model bundle: a name under `models/` or a folder."
+        "open-nsfw", description="Model bundle: a name under the models folder, or a folder."
     )
     allow_random_weights: bool = Field(
         False, description="Accept a bundle of random weights, for benchmarks only."
     )
-    models_folder: Path = Field(Path("models"), description="Where exported bundles lie.")
+    models_folder: Path = Field(
+        default_factory=lambda known: known.get("data_folder", Path()) / "models",
+        description="Where exported bundles lie; empty: `models` in the data folder. Those in a "
+        "folder `models` where a command is started are found too.",
+    )
+    engine: Literal["onnxruntime", "openvino", "auto"] = Field(
+        "auto",
+        description="What runs the models: `onnxruntime`; `openvino` (extra `openvino`; ONNX "
+        "Runtime where it cannot); `auto`: where OpenVINO is installed, the faster of the two for "
+        "each bundle, measured at start-up.",
+    )
     execution_providers: CommaList = Field(
         ("CPUExecutionProvider",),
         description="Comma-separated ONNX Runtime execution providers, in order of preference; one "
@@ -70,8 +85,6 @@ class WorkerSettings(ReviewSettings):
         description="Resident memory that the measured micro-batch must not pass, in MiB; empty: "
         "no limit.",
     )
-
-    _split_providers = field_validator("execution_providers", mode="before")(split_commas)
 
     # -- decode --------------------------------------------------------------------------------
     max_pixels: int = Field(
@@ -92,7 +105,11 @@ class WorkerSettings(ReviewSettings):
         256 * 2**20, ge=64 * 2**20, description="Most memory that decoding one picture may take."
     )
     scored_frames: int = Field(
-        8, ge=1, le=32, description="Most frames of an animation that are scored."
+        64,
+        ge=1,
+        le=256,
+        description="Most different frames of an animation that are scored; one that has more is "
+        "never approved without a second opinion.",
     )
     hidden_colours: bool = Field(
         False,
@@ -109,10 +126,21 @@ class WorkerSettings(ReviewSettings):
     flat_rule: bool = Field(
         True, description="Approve single colours, letter tiles and identicons without the model."
     )
+    look_alikes: bool = Field(
+        True,
+        description="Hold pictures that look like one which a person or a provider blocked, and "
+        "decide the same pixels in other bytes alike.",
+    )
+
+    safe_copy_max_side_px: int = Field(
+        1024, ge=64, le=2048, description="Longest side of a safe copy, in pixels."
+    )
 
     # -- policy --------------------------------------------------------------------------------
     policy_file: Path | None = Field(
-        None, description="TOML file with the cut-offs; empty: the built-in policy."
+        None,
+        description="TOML file with the cut-offs; empty: policy.toml of the data folder "
+        "where `avatarmod policy` or the console made one, else the built-in policy.",
     )
 
     # -- review --------------------------------------------------------------------------------
@@ -130,7 +158,7 @@ class WorkerSettings(ReviewSettings):
     callback_timeout_s: float = Field(
         15.0, gt=0, le=60, description="Longest time to wait for the web tier, in seconds."
     )
-    callback_schedule_s: Annotated[tuple[float, ...], NoDecode] = Field(
+    callback_schedule_s: Seconds = Field(
         CALLBACK_SCHEDULE_S,
         min_length=1,
         description="Comma-separated seconds before each further attempt of a callback; after the "
@@ -152,7 +180,7 @@ class WorkerSettings(ReviewSettings):
     )
 
     # -- alarms --------------------------------------------------------------------------------
-    alarm_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    alarm_urls: Secrets = Field(
         (),
         description="Comma-separated addresses that apprise speaks (mailto://, slack://, json://): "
         "who is told of alarms.",
@@ -162,11 +190,21 @@ class WorkerSettings(ReviewSettings):
         gt=0,
         description="Alarm when uploads wait and no verdict came for so long, in seconds.",
     )
+    alarm_review_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Alarm when a gray upload has waited so long for a provider, in seconds.",
+    )
     alarm_dead_letters: int = Field(
         10, ge=1, description="Alarm when so many dead letters came within an hour."
     )
     alarm_callback_s: float = Field(
         600.0, gt=0, description="Alarm when an endpoint has failed for so long, in seconds."
+    )
+    alarm_look_alikes: int = Field(
+        10,
+        ge=1,
+        description="Alarm when so many uploads within an hour look like the same blocked picture.",
     )
 
     @field_validator("callback_schedule_s", mode="after")
@@ -176,12 +214,12 @@ class WorkerSettings(ReviewSettings):
             raise ValueError("a delay is negative; write seconds such as 5,300,1800")
         return value
 
-    @field_validator("alarm_urls", "callback_schedule_s", mode="before")
-    @classmethod
-    def _split_lists(cls, value: Any) -> Any:
-        return split_commas(value)
+    def policy_path(self) -> Path | None:
+        """The policy file; None while the built-in policy holds."""
+        own = self.data_folder / POLICY_FILE
+        return self.policy_file or (own if own.exists() else None)
 
-    def decode_limits(self) -> dict[str, float]:
+    def decode_limits(self) -> dict[str, float | str]:
         """Fields of `DecodeLimits` by name, for whoever decodes uploads."""
         return {
             "max_bytes": self.max_image_bytes,
@@ -192,14 +230,15 @@ class WorkerSettings(ReviewSettings):
             "max_total_pixels": self.max_total_pixels,
             "timeout_s": self.decode_timeout_s,
             "memory_bytes": self.decode_memory_bytes,
+            "turns": str(self.data_folder / "large-picture.lock"),
         }
 
 
-def unknown_variables(environ: Iterable[str]) -> dict[str, str]:
-    """Names that look like settings and are none, each with the nearest setting's name or ""."""
+def unknown_variables() -> dict[str, str]:
+    """Variables like settings that are none, each with the nearest setting's name or ""."""
     known = [f"{ENV_PREFIX}{name.upper()}" for name in (*WorkerSettings.model_fields, *_OTHERS)]
     unknown = {}
-    for name in sorted(environ):
+    for name in sorted({*os.environ, *from_file()}):
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
             unknown[name] = next(iter(difflib.get_close_matches(name, known, 1)), "")
     return unknown

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from producer.commands.shown import Rows
 from producer.connect import connect_store
+from producer.contract import is_web_address
 from producer.errors import ConfigurationError
-from producer.keys import ApiKey, ApiKeys, Scope
-from producer.settings import Settings, load_settings
+from producer.settings import DEFAULT_API_PORT, Settings, load_settings
+from producer.web.api_keys import ApiKey, ApiKeys, Scope
 
 
 @click.group()
@@ -62,6 +63,39 @@ def create(name: str, scopes: tuple[str, ...], days: float | None, as_json: bool
     click.echo(f"Key {key.id} ({', '.join(sorted(key.scopes))}): it is not shown again.", err=True)
 
 
+@keys.command()
+@click.argument("name")
+@click.option(
+    "--url", help="Where the site reaches the API. Default: this machine, by its settings."
+)
+def connect(name: str, url: str | None) -> None:
+    """Make a key called NAME and print all that a site needs, in one line.
+
+    The line has the API's address, a key that may send pictures and read verdicts, and the secret
+    that callbacks are signed with; the WordPress plugin takes it as it is.
+    """
+    settings = load_settings(Settings)
+    if not settings.callback_secrets:
+        raise ConfigurationError(
+            "callbacks are not signed: set AVATARMOD_CALLBACK_SECRETS for all workers, for example "
+            "to whsec_$(openssl rand -base64 32)"
+        )
+    if url is not None and not is_web_address(url):
+        raise ConfigurationError(f"--url: {url[:80]!r} is no address; write https://host")
+    scheme, _, place = (url or f"http://{_this_api(settings)}").rstrip("/").partition("://")
+    key, token = _keys().create(name, (Scope.ENQUEUE, Scope.READ))
+    secret = settings.callback_secrets[0].get_secret_value()
+    click.echo(f"{scheme}://{token}@{place}?secret={secret}")
+    click.echo(f"Key {key.id}: the line is a secret, and is not shown again.", err=True)
+
+
+def _this_api(settings: Settings) -> str:
+    host = settings.api_host
+    if host in ("0.0.0.0", "::", ""):
+        host = "127.0.0.1"
+    return f"{f'[{host}]' if ':' in host else host}:{settings.api_port or DEFAULT_API_PORT}"
+
+
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def list_keys(as_json: bool) -> None:
@@ -70,9 +104,7 @@ def list_keys(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("id", "name", "scopes", "created", "expires", "last used"):
-        table.add_column(title)
+    table = Rows("id", "name", "scopes", "created", "expires", "last used")
     for row in rows:
         scopes = row["scopes"]
         assert isinstance(scopes, list)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from producer.commands.keys import iso
+from producer.commands.shown import Rows, local_time
 from producer.connect import connect_store
 from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
-from producer.users import Role, Users, make_password
+from producer.web.users import Role, Users, make_password
 
 #: By value: click would take an enumeration's names.
 ROLES = click.Choice([str(role) for role in Role])
@@ -89,10 +88,7 @@ def list_users(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "role", "since"):
-        table.add_column(title)
+    table = Rows("name", "role", "since")
     for user in everybody:
-        since = datetime.fromtimestamp(user.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        table.add_row(user.name, user.role, since)
+        table.add_row(user.name, user.role, local_time(user.created_at))
     Console().print(table if everybody else "No users yet: avatarmod users add NAME")

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import redis
 
 from tests.support import wait_until
-from worker.embedded import server_binary
+from worker.process.valkey import server_binary
 
 #: Where Debian keeps the start script that runs as any user.
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

@@ -29,8 +29,8 @@ from producer.settings import Settings, load_settings
 from tests.acceptance.brokers import Servers, free_port
 from tests.acceptance.conftest import PATIENCE_S, SECRET, WebTierSide
 from tests.support import wait_until
-from worker.embedded import server_binary
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
+from worker.process.valkey import server_binary
 
 #: Every name that we give to the kernel: the prefix, the process that made it, the host's number.
 NAME = re.compile(r"^avm(\d+)(?:-\w+)?$")

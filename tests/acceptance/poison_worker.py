@@ -13,10 +13,10 @@ import numpy as np
 
 from producer.connect import redis_client
 from producer.metrics import Recorder
-from producer.store import Store
-from worker.batch import BatchKnobs, ModerateDrain
+from producer.record.store import Store
+from worker.moderation.batch import BatchKnobs, ModerateDrain
+from worker.moderation.policy import Policy
 from worker.outcomes import Outcomes
-from worker.policy import Policy
 
 
 class Engine:
@@ -33,11 +33,11 @@ class Engine:
 class Decoder:
     """The first byte of the file, as a view."""
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes, *, patient: bool = False, prints: bool = False) -> Any:
         view = SimpleNamespace(
             pixels=np.full((2, 2, 3), data[0], np.uint8), frame=0, background="", crop="whole"
         )
-        return SimpleNamespace(views=[view], flat=None, is_small=False)
+        return SimpleNamespace(views=[view], flat=None, is_small=False, unseen="")
 
 
 def main(url: str, namespace: str, folder: str) -> None:
@@ -45,7 +45,7 @@ def main(url: str, namespace: str, folder: str) -> None:
     store = Store(redis_client(url), namespace)
     drain = ModerateDrain(
         store=store,
-        outcomes=Outcomes(store, "", Recorder()),
+        outcomes=Outcomes(store, Recorder()),
         fetch=lambda image, upload_id: Path(folder, upload_id).read_bytes(),
         decoder=Decoder(),
         engine=Engine(),

@@ -13,7 +13,7 @@ import pytest
 from producer.contract import AvatarState
 from producer.errors import PrivateAddress
 from tests.acceptance.conftest import Instance, eventually, picture
-from worker.samples import png_bomb
+from worker.demo.pictures import png_bomb
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_a_bad_bundle_refuses_to_start(tmp_path: Path, fault: str, words: str) -
     bundle = tmp_path / "bundle"
     if fault == "altered":
         bundle.mkdir()
-        text = (Path(__file__).parents[2] / "worker/bundles/open-nsfw/model.json").read_text()
+        text = (Path(__file__).parents[2] / "worker/model/bundles/open-nsfw/model.json").read_text()
         altered = re.sub(r"[0-9a-f]{64}", "0" * 64, text)
         assert altered != text
         (bundle / "model.json").write_text(altered)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from producer.client import Producer
 from producer.connect import redis_client
-from producer.enqueue import Producer
 from producer.errors import StorageUnavailable
 from producer.settings import Settings, load_settings
 from tests.acceptance.brokers import RABBITMQ_SERVER, RabbitMQ, SentinelGroup
 from tests.acceptance.conftest import Instance, check_outcomes, eventually, fill
 from tests.acceptance.test_up import some_decided
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
 
 Make = Callable[..., Instance]
 

@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from producer.contract import Stage
 from producer.enqueue import Upload
 from producer.errors import ModerationError
-from producer.store import Store
+from producer.record.store import Store
 from tests.acceptance.brokers import RABBITMQ_SERVER, RabbitMQ, SentinelGroup
 from tests.acceptance.conftest import SECRET, check_outcomes, eventually, uploads
 from tests.acceptance.hosts import Fleet, Lan, PictureServer, Valkey, why_not
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
-from producer.connect import find_redis_url, make_celery
+from producer.connect import find_redis_url
 from producer.contract import TASK_NAMES, Stage
-from tests.acceptance.conftest import Instance, check_outcomes, fill
-from worker.receiver import Receiver
+from producer.doorbell import make_celery
+from tests.acceptance.conftest import Instance, check_outcomes, eventually, fill
+from worker.demo.webhook_receiver import Receiver
 
 
 def test_strange_messages_do_not_kill_a_worker(shared: Instance, web_tier: Receiver) -> None:
@@ -31,3 +34,18 @@ def test_strange_messages_do_not_kill_a_worker(shared: Instance, web_tier: Recei
     check_outcomes(shared, web_tier, expected)
     assert {role: shared.pid_of(role) for role in pids} == pids, shared.tail()
     app.close()
+
+
+def test_uploads_by_the_stream_are_decided_though_io_is_killed(
+    shared: Instance, web_tier: Receiver
+) -> None:
+    """SIGKILL of the io worker while it takes them over: each has its one verdict all the same."""
+    expected = fill(shared, "stream", 60)
+    with shared.store() as store:
+        for upload_id in expected:
+            store.redis.xadd(store.key("intake"), {"upload_id": upload_id})
+        os.kill(shared.pid_of("io"), signal.SIGKILL)
+        store.redis.xadd(store.key("intake"), {"upload_id": "stream 1"})
+        eventually(lambda: store.intake.facts()[0] == 0, "all are taken over")
+        assert [refusal["upload_id"] for refusal in store.intake.refusals(10)] == ["stream 1"]
+    check_outcomes(shared, web_tier, expected, exactly_once=False)

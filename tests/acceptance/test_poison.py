@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from producer.contract import Stage
-from producer.dead_letters import DeadLetters
-from producer.store import Store
+from producer.record.dead_letters import DeadLetters
+from producer.record.store import Store
 from tests.support import submit, wait_until
 
 SCRIPT = Path(__file__).with_name("poison_worker.py")
@@ -42,9 +42,9 @@ def test_it_ends_in_the_dead_letters_and_its_neighbours_are_decided(
         assert done.returncode in (0, 139), done.stderr
         codes.append(done.returncode)
         if open_left():
-            wait_until(lambda: Stage.MODERATE in store.due_lines(), 10, "a lease runs out")
+            wait_until(lambda: Stage.MODERATE in store.due_lines(), 30, "a lease runs out")
     assert codes.count(139) == 3
-    letters = list(DeadLetters(store, lambda avatar: "").find())
+    letters = list(DeadLetters(store).find())
     assert [(letter.item, letter.error) for letter in letters] == [("u05", "WorkerKilled")]
     states = {avatar.upload_id: str(avatar.state) for avatar in store.get_many(ids) if avatar}
     assert states == {**dict.fromkeys(ids, "approved"), "u05": "dead"}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from producer.contract import AvatarState
-from producer.dead_letters import DeadLetters
+from producer.record.dead_letters import DeadLetters
 from tests.acceptance.conftest import Instance, eventually, picture
 from tests.providers.stub import Call, Response, Stub, answer
 from tests.providers.wires import CloudflareWire, HuggingFaceWire
@@ -95,7 +95,7 @@ def test_300_gray_uploads_end_decided_and_are_paid_for_once(
         )
         ended = states()
         with instance.store() as store:
-            letters = DeadLetters(store, lambda _: "").count()
+            letters = DeadLetters(store).count()
             by = Counter(a.decided_by for a in store.get_many(ids) if a is not None)
         instance.stop()
     contents = UPLOADS - UPLOADS // 10

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Instance, eventually, picture
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
 
 pytest.importorskip("opentelemetry.sdk")
 
@@ -137,8 +137,9 @@ def test_an_upload_can_be_followed_by_its_id_through_api_workers_and_callback(
     [enqueue] = collector.spans("enqueue")
     assert enqueue["upload_id"] == ["traced"]
     assert {request["trace"], enqueue["trace"]} == {trace}
-    [prepare] = collector.spans("prepare")
-    assert prepare["upload_id"] == "traced"
+    for step in ("fetch", "decode"):
+        [prepared] = collector.spans(step)
+        assert (prepared["service"], prepared["upload_id"]) == ("avatarmod-moderate", "traced")
     [moderate] = collector.spans("moderate")
     assert moderate["service"] == "avatarmod-moderate"
     assert (moderate["upload_id"], moderate["uploads"]) == (["traced"], 1)

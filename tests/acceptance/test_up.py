@@ -8,21 +8,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from producer.contract import Stage
-from producer.outbox import callback_line, endpoint_name
+from producer.record.keyspace import callback_line, endpoint_name
 from tests.acceptance.conftest import (
     PATIENCE_S,
     SECRET,
     Instance,
     check_outcomes,
+    enqueue_all,
     eventually,
     fill,
 )
-from worker.receiver import Receiver
+from tests.support import wait_until
+from worker.demo.webhook_receiver import Receiver
 
 Make = Callable[..., Instance]
 
@@ -31,19 +34,12 @@ def decided(instance: Instance, expected: dict[str, str]) -> int:
     """How many of these uploads have left the queue."""
     with instance.store() as store:
         avatars = store.get_many(list(expected))
-    return sum(avatar is not None and avatar.seq > 1 for avatar in avatars)
+    return sum(avatar is not None and avatar.state != "queued" for avatar in avatars)
 
 
 def some_decided(instance: Instance, expected: dict[str, str], least: int) -> None:
     """Wait until the work on these uploads is under way."""
     eventually(lambda: decided(instance, expected) >= least, f"{least} are decided")
-
-
-def enqueue_all(instance: Instance, expected: dict[str, str]) -> None:
-    """Enqueue as a web tier does."""
-    with instance.producer() as producer:
-        for upload_id in expected:
-            producer.enqueue(upload_id)
 
 
 def test_200_mixed_uploads_enqueued_three_times_give_200_verdicts_and_callbacks(
@@ -56,8 +52,16 @@ def test_200_mixed_uploads_enqueued_three_times_give_200_verdicts_and_callbacks(
     check_outcomes(shared, web_tier, expected)
     status = shared.run("status", "--json", "mixed-0000", "nobody")
     known, unknown = json.loads(status.stdout)
-    assert (known["upload_id"], known["seq"]) == ("mixed-0000", 2)
+    assert known["upload_id"] == "mixed-0000"
+    assert known["seq"] > 10**6, "it begins with the time"
     assert (unknown["state"], status.returncode) == ("unknown", 1)
+
+
+def test_a_look_at_the_processes_says_which_is_which(shared: Instance) -> None:
+    """They are copies of one process, and Celery would give each another name of its own."""
+    for role, title in (("moderate", b"avatarmod worker moderate"), ("io", b"avatarmod worker io")):
+        line = Path(f"/proc/{shared.pid_of(role)}/cmdline").read_bytes()
+        assert line.rstrip(b"\0") == title
 
 
 def test_a_worker_killed_in_mid_batch_loses_nothing(shared: Instance, web_tier: Receiver) -> None:
@@ -101,7 +105,7 @@ def test_a_killed_io_worker_gives_its_places_at_an_endpoint_back(make_instance: 
             line = callback_line(endpoint_name(slow.url))
             leases: Any = store.redis.zrange(store.key("lease", line), 0, -1, withscores=True)
             now_s = store.now()
-        assert len(leases) == 4
+        assert 1 <= len(leases) <= 4
         assert max(until_s for _, until_s in leases) - now_s <= 4
         os.kill(killed, signal.SIGKILL)
         answers.set()
@@ -188,8 +192,12 @@ def test_the_log_says_what_became_of_every_upload(shared: Instance, web_tier: Re
     expected = fill(shared, "logged", 4)
     enqueue_all(shared, expected)
     check_outcomes(shared, web_tier, expected)
-    lines = shared.log.read_text().splitlines()
-    events = [json.loads(line) for line in lines if line.startswith("{")]
+
+    def said(name: str) -> set[str]:
+        lines = shared.log.read_text().splitlines(keepends=True)
+        events = [json.loads(line) for line in lines if line.startswith("{") and line[-1] == "\n"]
+        return {event["upload_id"] for event in events if event["event"] == name}
+
+    # Another process may have told the web tier before this one writes its line.
     for name in ("verdict_reached", "callback_delivered"):
-        seen = {event["upload_id"] for event in events if event["event"] == name}
-        assert seen >= set(expected)
+        wait_until(lambda n=name: said(n) >= set(expected), 30, f"{name} of every upload")

@@ -5,6 +5,7 @@ Screenshots are kept under artifacts/; look at them after a change.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.integration.web.conftest import Stack, stack, valkey_server
 
@@ -20,6 +21,9 @@ __all__ = ["stack", "valkey_server"]
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "artifacts" / "console"
+
+# What must come, comes; how long it takes on a busy machine is no fault.
+expect.set_options(timeout=20_000)
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -41,6 +45,13 @@ def browser() -> Iterator[Browser]:
             pytest.fail(message)
         pytest.skip(message)
     SHOTS.mkdir(parents=True, exist_ok=True)
+    with launched(chromium) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def launched(chromium: str) -> Iterator[Browser]:
+    """A browser, to be used in the thread that it was started in."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         yield running

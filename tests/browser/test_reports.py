@@ -11,11 +11,13 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser, ConsoleMessage
 
 from producer.cli import cli
-from producer.contract import Opinion
+from producer.findings import Opinion
 from producer.settings import Settings
-from worker.ledger import Ledger, to_row, write_transaction
-from worker.ledger_table import events
-from worker.samples import dunes, encode, landscape
+from worker.demo.pictures import dunes, encode, landscape
+from worker.ledger.database import write_transaction
+from worker.ledger.rows import to_row
+from worker.ledger.schema import events
+from worker.ledger.writer import Ledger
 
 pytestmark = pytest.mark.browser
 

@@ -4,6 +4,6 @@ from tests.export.torch_shim import allow_torchvision_without_kernels
 
 if __name__ == "__main__":
     allow_torchvision_without_kernels()
-    from scripts.export_onnx import export
+    from worker.model.export.command import export
 
     export()

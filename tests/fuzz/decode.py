@@ -20,7 +20,7 @@ import pillow_heif
 
 from producer.errors import InvalidInput
 from tests.unit.pictures import STRETCH, animate, blotches, encode, orientation_exif
-from worker.decode import DecodeLimits, Decoder, ViewOptions
+from worker.image.decoder import DecodeLimits, Decoder, ViewOptions
 
 #: Small, so that a mutation is likely to hit something that matters.
 LIMITS = DecodeLimits(

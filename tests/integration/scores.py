@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from worker.tools.scoring import Scored, Scorer
+from worker.moderation.policy import ViewScore
+from worker.moderation.scored import Scored
+from worker.tools.scoring import Scorer
 
 
 def score_in_content(_scorer: Scorer, data: bytes) -> Scored:
@@ -12,7 +14,6 @@ def score_in_content(_scorer: Scorer, data: bytes) -> Scored:
         format="PNG",
         width_px=200,
         height_px=200,
-        views=((float(data), 0, "", "whole"),),
+        views=(ViewScore(raw_score=float(data), probability=float(data)),),
         drawn=0.0,
-        flat="",
     )

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,17 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from producer.contract import AvatarState, Stage
-from producer.dead_letters import DeadLetters
+from producer.contract import AvatarState, Priority, Stage
 from producer.errors import CorruptImage, ImageMissing, InferenceFailed, StorageUnavailable
+from producer.image_stores import FolderStore
 from producer.metrics import Recorder
-from producer.store import Advanced, Store, Transition
+from producer.record.dead_letters import DeadLetters
+from producer.record.store import Advanced, Store, Transition
 from tests.support import change, claim, events, places, put_back, submit, wait_until
 from worker import retry
-from worker.batch import BatchKnobs, ModerateDrain
+from worker.moderation.batch import BatchKnobs, ModerateDrain
+from worker.moderation.policy import Policy
 from worker.outcomes import Outcomes
-from worker.policy import Policy
 
 #: What the stub model says of a picture, by the first byte of its file.
 CLEAR, GRAY, EXPLICIT = 0, 128, 255
@@ -43,6 +45,7 @@ class StubPicture:
     views: list[StubView]
     flat: str | None = None
     is_small: bool = False
+    unseen: str = ""
 
 
 class StubDecoder:
@@ -52,7 +55,7 @@ class StubDecoder:
         self.decoded: list[bytes] = []
         self.before: Callable[[bytes], object] = lambda data: None
 
-    def decode(self, data: bytes) -> StubPicture:
+    def decode(self, data: bytes, *, patient: bool = False, prints: bool = False) -> StubPicture:
         self.before(data)
         self.decoded.append(data)
         if data.startswith(b"!"):
@@ -95,7 +98,7 @@ class Bench:
         self.engine = StubEngine()
         self.reviewers = False
         self.stop = threading.Event()
-        self.outcomes = Outcomes(store, "", Recorder())
+        self.outcomes = Outcomes(store, Recorder())
         self.drain = self.new_drain()
 
     def new_drain(self, **knobs: Any) -> ModerateDrain:
@@ -192,7 +195,7 @@ def test_a_busy_worker_writes_its_verdicts_together(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One round trip for many; the last are written when the model has nothing more to do."""
-    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 3600.0)
+    monkeypatch.setattr("worker.moderation.writing.WRITE_EVERY_S", 3600.0)
     sizes: list[int] = []
     advance = bench.store.advance
 
@@ -219,7 +222,7 @@ def test_the_same_content_is_scored_once(bench: Bench) -> None:
     def wait_for_the_twins(pixels: Any) -> None:
         scoring.set()
         if pixels[0].flat[0] == EXPLICIT:
-            wait_until(lambda: len(bench.decoder.decoded) == 3, 5, "both twins are decoded")
+            wait_until(lambda: len(bench.decoder.decoded) == 3, 30, "both twins are decoded")
             time.sleep(0.1)
 
     bench.engine.before = wait_for_the_twins
@@ -305,12 +308,28 @@ def test_a_store_that_does_not_answer_postpones_one_upload(bench: Bench) -> None
     assert places(bench.store, "away") == ["due:normal"]
 
 
+def test_an_image_store_that_is_not_mounted_rejects_nobody(bench: Bench, tmp_path: Path) -> None:
+    """Uploads wait for the repair; then they are decided as if nothing had been."""
+    folder = tmp_path / "mount"
+    bench.fetch = lambda image, _: FolderStore(folder, max_bytes=100).fetch(image)
+    for name in ("a", "b"):
+        submit(bench.store, name, image=f"{name}.png")
+    assert bench.run() == 0
+    assert [bench.state(name)[0] for name in "ab"] == ["queued", "queued"]
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(CLEAR))
+    for name in "ab":
+        bench.store.redis.zadd(bench.store.keys.due(Stage.MODERATE, Priority.NORMAL), {name: 1.0})
+    assert bench.run() == 2
+    assert [bench.state(name) for name in "ab"] == [("approved", "clear"), ("rejected", "missing")]
+
+
 def test_what_comes_back_during_a_slow_write_is_not_lost_sight_of(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postponed, due and claimed again before its first batch is settled: decided all the same."""
-    monkeypatch.setitem(retry.SCHEDULES_S, Stage.MODERATE, (0.1,))
-    monkeypatch.setattr("worker.batch.WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(retry, "STORAGE_SCHEDULE_S", (0.1,))
+    monkeypatch.setattr("worker.moderation.writing.WRITE_EVERY_S", 0.0)
     bench.engine.micro_batch = 1
     asked: list[str] = []
 
@@ -344,15 +363,16 @@ def test_the_last_attempt_ends_in_the_dead_letters(bench: Bench) -> None:
 
     bench.fetch = fetch
     submit(bench.store, "a", image="x")
-    bench.store.redis.hset(bench.store.key("avatar", "a"), "attempts", 4)
+    attempts = len(retry.STORAGE_SCHEDULE_S)
+    bench.store.redis.hset(bench.store.key("avatar", "a"), "attempts", attempts)
     bench.run()
     assert bench.state("a") == ("dead", "attempts_exhausted")
-    letter = DeadLetters(bench.store, lambda avatar: "").get("a")
+    letter = DeadLetters(bench.store).get("a")
     assert letter is not None
     assert (letter.stage, letter.error, letter.attempts) == (
         Stage.MODERATE,
         "StorageUnavailable",
-        5,
+        attempts + 1,
     )
 
 
@@ -487,7 +507,7 @@ class TestSuspects:
         assert bench.run() == 2
         assert bench.state("poison") == ("dead", "worker_killed")
         assert bench.state("clear") == ("approved", "clear")
-        letter = DeadLetters(bench.store, lambda avatar: "").get("poison")
+        letter = DeadLetters(bench.store).get("poison")
         assert letter is not None
         assert letter.error == "WorkerKilled"
         assert bench.files["poison"] not in bench.decoder.decoded
@@ -541,7 +561,7 @@ def test_a_late_worker_does_not_disturb_its_successor(bench: Bench) -> None:
 def test_a_full_batch_calls_other_workers(bench: Bench, store: Store) -> None:
     """A burst wakes idle workers one after another: whoever takes as much as it may rings again."""
     rung: list[Stage] = []
-    bench.outcomes = Outcomes(store, "", Recorder(), rung.append)
+    bench.outcomes = Outcomes(store, Recorder(), rung.append)
     bench.drain = bench.new_drain(batch_size=2)
     bench.upload("a", bytes([CLEAR]))
     assert bench.run() == 1

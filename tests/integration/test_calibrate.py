@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from producer.errors import ConfigurationError
 from tests.integration.scores import score_in_content
-from worker.bundle import Bundle
 from worker.commands.calibrate import calibrate
+from worker.model.bundle import Bundle
 from worker.tools.scoring import Scorer
 
 

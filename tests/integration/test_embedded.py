@@ -21,7 +21,7 @@ from producer.connect import (
 from producer.errors import ConfigurationError
 from producer.settings import Settings, load_settings
 from tests.support import wait_until
-from worker.embedded import EmbeddedValkey
+from worker.process.valkey import EmbeddedValkey
 
 
 def value_of(server: EmbeddedValkey, key: str) -> object:
@@ -41,6 +41,7 @@ def test_it_runs_in_any_folder(tmp_path: Path, name: str) -> None:
             assert client.config_get("appendonly") == {"appendonly": "yes"}
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert list((tmp_path / name).glob("appendonlydir/*"))
+        assert not list((tmp_path / name).glob("*.conf")), "nothing to write on a full disk"
     finally:
         server.stop()
 
@@ -65,10 +66,10 @@ def test_a_crash_loses_nothing_that_was_confirmed_and_takes_a_moment(tmp_path: P
             client.set("key", "value")
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: not server.is_running(), 5, "it is dead")
+        wait_until(lambda: not server.is_running(), 30, "it is dead")
         started_s = time.monotonic()
         server.start()
-        assert time.monotonic() - started_s < 10
+        assert time.monotonic() - started_s < 30
         assert value_of(server, "key") == "value"
     finally:
         server.stop()
@@ -83,7 +84,7 @@ def test_an_orphan_is_ended_before_its_files_are_used(tmp_path: Path) -> None:
         client.set("key", "value")
     heir.start()
     try:
-        wait_until(lambda: not orphan.is_running(), 5, "the orphan ends")
+        wait_until(lambda: not orphan.is_running(), 30, "the orphan ends")
         assert value_of(heir, "key") == "value"
     finally:
         heir.stop()
@@ -94,7 +95,7 @@ def test_somebody_who_does_not_stop_is_not_overrun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second server on the same files would damage them."""
-    monkeypatch.setattr("worker.embedded.START_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("worker.process.valkey.START_TIMEOUT_S", 0.3)
     server = EmbeddedValkey(tmp_path / "valkey")
     (tmp_path / "valkey").mkdir()
     path = server.url.removeprefix("unix://")

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from producer.errors import ConfigurationError
 from worker.commands.evaluate import evaluate_command
-from worker.samples import dunes, encode, landscape
+from worker.demo.pictures import dunes, encode, landscape
 from worker.tools.dataset import Words, all_harmless, read_dataset
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from producer.errors import BundleError
-from scripts.checkpoint import describe_checkpoint, load_vit
-from scripts.export_job import Request
-from scripts.export_onnx import export_bundle
-from scripts.hub import PINS
-from scripts.parity import LIMITS
-from scripts.random_checkpoint import write_random_checkpoint
 from tests.hub_server import COMMIT, HubServer
-from worker.bundle import Bundle
-from worker.engine import Engine
+from worker.model.bundle import Bundle
+from worker.model.engine import Engine
+from worker.model.export.checkpoint import describe_checkpoint, load_vit
+from worker.model.export.command import export_bundle
+from worker.model.export.job import Request
+from worker.model.export.parity import LIMITS
+from worker.model.export.random_checkpoint import write_random_checkpoint
+from worker.model.recipes import pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "lab/nsfw-vit-small"
@@ -52,7 +52,7 @@ def export(tmp_path, hub):
             "HF_HUB_DISABLE_TELEMETRY": "1",
             **environment,
         }
-        command = [sys.executable, "-m", "scripts.export_onnx", *map(str, arguments)]
+        command = [sys.executable, "scripts/export_onnx.py", *map(str, arguments)]
         command += ["--models-folder", str(tmp_path / "models")]
         return subprocess.run(
             command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=240, check=False
@@ -134,11 +134,11 @@ class TestFromTheHub:
 
     def test_the_default_model_is_pinned(self, export, hub, checkpoint, tmp_path):
         """Other weights under the recommended model's name and revision are refused."""
-        pin = PINS["Marqo/nsfw-image-detection-384"]
+        _, pin = pinned("Marqo/nsfw-image-detection-384")
         hub.repositories["Marqo/nsfw-image-detection-384"] = checkpoint
         assert refused(export(), f"no revision '{pin.revision}'")
         hub.commit = pin.revision
-        assert refused(export(), pin.weights_sha256, "pinned for Marqo/nsfw-image-detection-384")
+        assert refused(export(), pin.sha256, "pinned for Marqo/nsfw-image-detection-384")
         assert written(tmp_path) == []
 
     def test_an_interrupted_download_completes(self, export, hub):
@@ -234,8 +234,8 @@ def test_interrupted_export_goes_on_where_it_stopped(export, tmp_path):
 
 def test_verdicts_of_int8_equal_float32(export, tmp_path):
     """Over fresh pictures, near any cut-off, the guarded int8 engine decides as float32 does."""
-    from scripts.parity import synthetic_pictures
-    from worker.pixels import fit
+    from worker.image.preprocess import fit
+    from worker.model.export.parity import synthetic_pictures
 
     assert export("--model", REPOSITORY, "--precision", "both").returncode == 0
     int8 = Engine(Bundle.load("random-nsfw-vit-small", tmp_path / "models"), threads=1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from producer.connect import redis_client
 from producer.contract import Avatar, AvatarState
-from producer.store import Store
-from worker.embedded import EmbeddedValkey
+from producer.record.store import Store
+from worker.process.valkey import EmbeddedValkey
 
 #: The goal: bytes of one record that waits, with its places, its event and its share of indexes.
 MOST_BYTES = 1024
@@ -21,7 +22,7 @@ MOST_BYTES = 1024
     ids=["stored under its id", "with an address of 108 characters"],
 )
 def test_an_undecided_record_takes_less_than_a_kilobyte(
-    tmp_path: Path, record_property: pytest.RecordProperty, image: str, count: int
+    tmp_path: Path, record_property: Callable[[str, object], None], image: str, count: int
 ) -> None:
     """Record, due entry, index entry and event together; a million of them fit into 1 GB."""
     server = EmbeddedValkey(tmp_path / "valkey")

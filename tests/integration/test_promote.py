@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from producer.errors import BundleError
-from worker.bundle import SHIPPED_FOLDER, Bundle, promote, roll_back
 from worker.commands.bundle import bundle as command
+from worker.model import promotion as module
+from worker.model.bundle import SHIPPED_FOLDER, Bundle
+from worker.model.promotion import promote, roll_back
 
 
 @pytest.fixture
@@ -72,3 +74,32 @@ def test_the_command_says_what_to_set(models: Path, monkeypatch: pytest.MonkeyPa
     assert "set it to 'current'" in result.stderr
     monkeypatch.setenv("AVATARMOD_BUNDLE", "current")
     assert CliRunner().invoke(command, ["promote", "two"]).stderr == ""
+
+
+def test_killed_between_two_links_it_leaves_no_older_previous(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rolling back never goes further back than one promotion; the promotion can be repeated."""
+    shutil.copytree(models / "one", models / "three")
+    path = models / "three" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "three"}))
+    promote("one", models)
+    promote("two", models)
+    real, links = module._point, []
+
+    def killed(link: Path, folder: Path) -> None:
+        links.append(link)
+        if len(links) == 2:
+            raise KeyboardInterrupt
+        real(link, folder)
+
+    monkeypatch.setattr(module, "_point", killed)
+    with pytest.raises(KeyboardInterrupt):
+        promote("three", models)
+    monkeypatch.undo()
+    assert current(models) == "two"
+    with pytest.raises(BundleError, match="interrupted"):
+        roll_back(models)
+    promote("three", models)
+    assert current(models) == "three"
+    assert roll_back(models).name == "two"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from producer.api.uploads import picture_name
 from producer.contract import AvatarState, Stage
-from producer.store import Store
+from producer.record.store import Store
+from producer.web.api.uploads import picture_name
 from tests.support import change, submit, wait_until
-from worker.app import Worker
-from worker.received import ReceivedDuty
+from worker.app import RoleName, Worker
+from worker.duties.retention import ReceivedDuty
 from worker.settings import WorkerSettings
 
 
@@ -159,12 +160,18 @@ def test_one_look_an_hour_by_whichever_process(store: Store, tmp_path: Path) -> 
     ],
 )
 def test_only_io_sweeps_and_only_a_folder(
-    role: str, options: dict[str, object], expected: bool
+    role: RoleName, options: dict[str, Any], expected: bool, valkey_url: str, tmp_path: Path
 ) -> None:
     """For ever and S3 have no duty; the moderate worker has no time."""
-    worker = Worker.__new__(Worker)
-    worker.role = role  # type: ignore[assignment]
-    worker.settings = WorkerSettings(ledger_url="off", **options)  # type: ignore[arg-type]
-    worker.store, worker.stop = None, threading.Event()  # type: ignore[assignment]
-    worker._alarm_duty = lambda: None  # type: ignore[method-assign,assignment,return-value]
-    assert ("received" in worker._duties()) is expected
+    settings = WorkerSettings(
+        redis_url=valkey_url,
+        namespace=tmp_path.name,
+        data_folder=tmp_path,
+        ledger_url="off",
+        **options,
+    )
+    worker = Worker(role, settings)
+    try:
+        assert ("received" in worker.role.duties()) is expected
+    finally:
+        worker.close()

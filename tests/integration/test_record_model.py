@@ -7,7 +7,10 @@ every step compares each record with a model of a few dictionaries. The invarian
   event and one callback;
 - an item is never in two places, and an undecided one always in exactly one;
 - what the indexes count is what the records say;
-- a final verdict stands until an operator changes it.
+- an item whose holder died is never claimed beside another;
+- a final verdict stands until an operator changes it;
+- what a person says of a picture settles all that wait with it, and is remembered until it is taken
+  back; a picture is in front of one person at a time (record_people.py).
 """
 
 from __future__ import annotations
@@ -15,14 +18,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from typing import Any
 
-import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
@@ -30,13 +30,13 @@ from hypothesis.stateful import (
 )
 
 from producer.contract import FINAL_STATES, Avatar, AvatarState, Priority, Stage
-from producer.dead_letters import DeadLetter, DeadLetters
-from producer.decisions import DECIDABLE, Decisions
-from producer.errors import InvalidUpload, StorageUnavailable, UnknownUpload
-from producer.store import Store, Transition
+from producer.errors import StorageUnavailable
+from producer.record.dead_letters import DeadLetter, DeadLetters
+from producer.record.decisions import Decisions
+from producer.record.store import Store, Transition
+from tests.integration.record_people import CONTENT, IDS, Expected, People, said_to_look_like
 from tests.support import CALLBACK_URL, callback_line_of, events, new_upload, places
 
-IDS = ["a", "b", "c", "d"]
 STAGE_OF = {"queued": Stage.MODERATE, "reviewing": Stage.REVIEW}
 #: What a worker of each stage may make of an upload.
 OUTCOMES: dict[Stage, list[str]] = {
@@ -50,21 +50,6 @@ WHICH = st.integers(0, 59)
 _numbers = itertools.count(1)
 
 
-@dataclasses.dataclass
-class Expected:
-    """What the record of one upload must be."""
-
-    state: str = "queued"
-    seq: int = 1
-    died_at: Stage = Stage.MODERATE
-    by_operator: bool = False
-    history: list[str] = dataclasses.field(default_factory=lambda: ["queued"])
-
-    def becomes(self, state: str) -> None:
-        self.state, self.seq = state, self.seq + 1
-        self.history.append(state)
-
-
 @dataclasses.dataclass(frozen=True)
 class Held:
     """One upload in a worker's hands, with the record as the worker read it."""
@@ -75,7 +60,7 @@ class Held:
     avatar: Avatar
 
 
-class Life(RuleBasedStateMachine):
+class Life(People):
     """Everything that can happen to a handful of uploads."""
 
     client: redis.Redis
@@ -83,9 +68,9 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = Store(self.client, f"life{next(_numbers)}", record_ttl_s=3600.0)
-        self.letters = DeadLetters(self.store, lambda avatar: CALLBACK_URL)
-        self.decisions = Decisions(self.store, lambda avatar: CALLBACK_URL)
-        self.model: dict[str, Expected] = {}
+        self.letters = DeadLetters(self.store)
+        self.decisions = Decisions(self.store)
+        self.model = {}
         self.delivered: dict[str, int] = {}
         self.sent_back = 0
         # Not Hypothesis bundles: how much a claim finds depends on time, and no draw may.
@@ -105,7 +90,10 @@ class Life(RuleBasedStateMachine):
         """The first submit creates, every other one reports."""
         known = upload_id in self.model
         outcome, avatar = self.store.submit(
-            new_upload(upload_id, priority=priority), max_backlog=100
+            new_upload(
+                upload_id, priority=priority, callback_url=CALLBACK_URL, sha256=CONTENT[upload_id]
+            ),
+            max_backlog=100,
         )
         assert outcome == ("exists" if known else "created")
         expected = self.model.setdefault(upload_id, Expected())
@@ -126,14 +114,15 @@ class Life(RuleBasedStateMachine):
         if dies:
             time.sleep(0.001)
         assert len({lease.item for lease in leases}) == len(leases)
+        assert len(leases) == 1 or not any(lease.crashes for lease in leases)
         for lease in leases:
             avatar = self.store.get(lease.item)
             assert avatar is not None
             assert STAGE_OF[avatar.state] == stage
             self.hands.append(Held(lease.item, stage, token, avatar))
 
-    @rule(which=WHICH, outcome=st.integers(0, 5))
-    def commit(self, which: int, outcome: int) -> None:
+    @rule(which=WHICH, outcome=st.integers(0, 5), like=st.sampled_from(["", *CONTENT.values()]))
+    def commit(self, which: int, outcome: int, like: str) -> None:
         """A worker writes its verdict, maybe late, maybe a second time."""
         if not self.hands:
             return
@@ -141,6 +130,7 @@ class Life(RuleBasedStateMachine):
         to = OUTCOMES[mine.stage][outcome % len(OUTCOMES[mine.stage])]
         expected = self.model[mine.item]
         fresh = (mine.avatar.state, mine.avatar.seq) == (expected.state, expected.seq)
+        like = like if like != CONTENT[mine.item] else ""
         letter = None
         if to == "dead":
             letter = DeadLetter.of(
@@ -156,19 +146,18 @@ class Life(RuleBasedStateMachine):
                 Transition(
                     avatar=mine.avatar,
                     to=AvatarState(to),
-                    fields={"decided_by": "model"},
+                    fields={"decided_by": "model", "looks_like": said_to_look_like(like)},
                     leaves=mine.stage,
                     enters=Stage.REVIEW if to == "reviewing" else None,
-                    callback_url=CALLBACK_URL,
                     bury=letter.to_dict() if letter else None,
                 )
             ]
         )
+        fresh = fresh and not self.is_overruled(mine.item, to)
         assert done.applied == fresh
         if fresh:
             expected.becomes(to)
-            expected.died_at = mine.stage
-            expected.by_operator = False
+            expected.died_at, expected.like = mine.stage, like
         else:
             assert (done.state, done.seq) == (expected.state, expected.seq)
 
@@ -242,36 +231,6 @@ class Life(RuleBasedStateMachine):
 
     # -- operators -----------------------------------------------------------------------------
 
-    @rule(upload_id=st.sampled_from(IDS), verdict=st.sampled_from(["approved", "blocked"]))
-    def decide(self, upload_id: str, verdict: Any) -> None:
-        """A person decides whatever still is a picture."""
-        expected = self.model.get(upload_id)
-        if expected is None:
-            with pytest.raises(UnknownUpload):
-                self.decisions.decide(upload_id, verdict, by="ann")
-            return
-        if expected.state not in DECIDABLE:
-            with pytest.raises(InvalidUpload):
-                self.decisions.decide(upload_id, verdict, by="ann")
-            return
-        avatar = self.decisions.decide(upload_id, verdict, by="ann")
-        if not (expected.state == verdict and expected.by_operator):
-            expected.becomes(verdict)
-        expected.by_operator = True
-        assert (avatar.state, avatar.seq) == (expected.state, expected.seq)
-
-    @rule(upload_id=st.sampled_from(IDS))
-    def undo(self, upload_id: str) -> None:
-        """Only an operator's decision can be taken back."""
-        expected = self.model.get(upload_id)
-        if expected is None or not expected.by_operator:
-            with pytest.raises((UnknownUpload, InvalidUpload)):
-                self.decisions.undo(upload_id, by="ann")
-            return
-        self.decisions.undo(upload_id, by="ann")
-        expected.becomes("held")
-        expected.by_operator = False
-
     @rule(upload_id=st.sampled_from(IDS), discard=st.booleans())
     def leave_the_dead(self, upload_id: str, discard: bool) -> None:
         """A replay or a discard applies to what is dead, once."""
@@ -281,8 +240,7 @@ class Life(RuleBasedStateMachine):
         assert act(upload_id, by="ann") == dead
         if dead and expected is not None:
             back = "reviewing" if expected.died_at == Stage.REVIEW else "queued"
-            expected.becomes("rejected" if discard else back)
-            expected.by_operator = discard
+            expected.becomes("rejected" if discard else back, "ann" if discard else "")
         assert not act(upload_id, by="ann")
 
     @rule(discard=st.booleans())
@@ -312,7 +270,7 @@ class Life(RuleBasedStateMachine):
             for stage in (Stage.MODERATE, Stage.REVIEW):
                 wanted = 1 if STAGE_OF.get(expected.state) == stage else 0
                 assert len(places(self.store, upload_id, stage)) == wanted, (upload_id, stage)
-        for stage in (Stage.MODERATE, Stage.REVIEW, callback_line_of()):
+        for stage in (Stage.MODERATE, Stage.REVIEW, callback_line_of()):  # type: ignore[assignment]
             leased = set(self.store.redis.zrange(self.store.key("lease", stage), 0, -1))  # type: ignore[arg-type]
             holders = set(self.store.redis.hkeys(self.store.key("holder", stage)))  # type: ignore[arg-type]
             assert leased == holders
@@ -371,11 +329,11 @@ class Life(RuleBasedStateMachine):
                 ):
                     avatar = self.store.get(lease.item)
                     assert avatar is not None
-                    [done] = self.store.advance(
-                        [Transition(avatar=avatar, to=AvatarState.APPROVED, leaves=stage)]
-                    )
+                    said = self.store.overruled(avatar.sha256) or {"state": "approved"}
+                    to = AvatarState(said["state"])
+                    [done] = self.store.advance([Transition(avatar=avatar, to=to, leaves=stage)])
                     assert done.applied
-                    self.model[lease.item].becomes("approved")
+                    self.model[lease.item].becomes(to)
         assert self.store.open_counts()["queued"] == 0
         assert self.store.open_counts()["reviewing"] == 0
         for key in self.store.redis.scan_iter(f"{self.store.prefix}*", count=1000):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from producer.contract import Avatar, AvatarState, Stage
-from producer.decisions import Decisions
-from producer.errors import ImageChanged
+from producer.errors import ImageChanged, StorageUnavailable
 from producer.images import Images
 from producer.metrics import Recorder
+from producer.record.decisions import Decisions
+from producer.record.store import Store
 from producer.settings import Settings
-from producer.store import Store
 from tests.support import TOKEN, change, claim, new_upload, places, submit
+from worker.image.preview import SafePictures
 from worker.outcomes import Outcomes
-from worker.pictures import SafePictures
-from worker.review.answers import Answer
-from worker.tasks import ReviewStep, shown_sha256
+from worker.review.answers import Answer, Wait
+from worker.review.step import ReviewStep
 
 SHA = "a" * 64
 
@@ -38,10 +38,10 @@ def step(store: Store, router: Any, data: bytes = b"") -> ReviewStep:
     """A review worker's step that fetches these bytes."""
     return ReviewStep(
         store=store,
-        outcomes=Outcomes(store, "", Recorder()),
+        outcomes=Outcomes(store, Recorder()),
         router=router,
         fetch=lambda _image, _upload_id: data,
-        decoder=cast("Any", None),
+        normalise=lambda data, _avatar: data,
         stop=threading.Event(),
         recorder=Recorder(),
     )
@@ -57,10 +57,10 @@ def send_to_review(store: Store, upload_id: str) -> None:
 
 
 def test_what_an_operator_said_meanwhile_of_the_same_content_holds(store: Store) -> None:
-    """Two uploads of one picture wait; blocking the one settles the other, and nobody is paid."""
+    """One that comes to review after its twin was blocked is settled, and nobody is paid."""
     send_to_review(store, "one")
+    Decisions(store).decide("one", "blocked", by="eve")
     send_to_review(store, "two")
-    Decisions(store, lambda _avatar: "").decide("one", "blocked", by="eve")
     [lease] = claim(store, Stage.REVIEW)
     step(store, None).handle(Stage.REVIEW, lease, TOKEN)
     two = store.get("two")
@@ -93,7 +93,7 @@ def test_a_person_never_sees_another_picture_than_the_model_did(
 def test_an_opinion_is_reused_only_for_what_was_shown() -> None:
     """The same content is the same question; another frame or background of it is another."""
     still = new_upload("a", sha256="ab" * 32)
-    assert shown_sha256(still) == shown_sha256(new_upload("b", sha256="ab" * 32)) == "ab" * 32
+    assert still.shown_sha256 == new_upload("b", sha256="ab" * 32).shown_sha256 == "ab" * 32
     others = [
         still,
         new_upload("a", sha256="cd" * 32),
@@ -101,4 +101,31 @@ def test_an_opinion_is_reused_only_for_what_was_shown() -> None:
         new_upload("a", sha256="ab" * 32, background="black"),
         new_upload("a", sha256="ab" * 32, frame=3, background="black"),
     ]
-    assert len({shown_sha256(one) for one in others}) == 5
+    assert len({one.shown_sha256 for one in others}) == 5
+
+
+class Waiting:
+    """A router whose providers are all busy."""
+
+    def review(self, **_: object) -> Answer:
+        return Wait(tried=(), opinions=(), delay_s=0.0, why="busy", detail="")
+
+
+class Blinking(Waiting):
+    """One whose store of opinions is away for a moment."""
+
+    def review(self, **_: object) -> Answer:
+        raise StorageUnavailable("no answer")
+
+
+def test_waiting_for_a_provider_uses_up_no_other_patience(store: Store) -> None:
+    """The policy says how long to wait; a blink of the store is the first of its kind."""
+    send_to_review(store, "gray")
+    waiting = Waiting()
+    for router in (*[waiting] * 6, Blinking(), waiting):
+        [lease] = claim(store, Stage.REVIEW)
+        step(store, router).handle(Stage.REVIEW, lease, TOKEN)
+        store.redis.zadd(store.key("due", "review", "normal"), {"gray": 1.0})
+    gray = store.get("gray")
+    assert gray is not None
+    assert (gray.state, gray.failures) == (AvatarState.REVIEWING, "storage_unavailable=1")

@@ -1,4 +1,4 @@
-"""Every branch of every script in producer/lua, on a real Valkey."""
+"""Every branch of every script in producer/record/lua, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from producer.contract import Avatar, AvatarState, Priority, Stage
-from producer.outbox import CallbackEntry, endpoint_name
-from producer.store import Store
+from producer.record.keyspace import endpoint_name
+from producer.record.outbox import CallbackEntry
+from producer.record.store import Store
 from tests.support import (
     CALLBACK_URL,
     TOKEN,
@@ -173,6 +174,34 @@ class TestClaim:
         assert len(claim(store, limit=3, most_leased=4, token="two")) == 1
         assert claim(store, limit=3, most_leased=4, token="three") == []
         assert len(claim(store, limit=3, most_leased=0, token="three")) == 2
+
+    def test_a_suspect_that_was_given_back_comes_alone(self, store: Store) -> None:
+        """After a graceful stop too, wherever it stands, and not beside what is held."""
+        for name in ("suspect", "a", "b", "c"):
+            submit(store, name)
+        claim(store, limit=1, lease_s=0.001)
+        time.sleep(0.01)
+        claim(store)
+        put_back(store, "suspect", keep_crashes=True)
+        due = store.key("due", Stage.MODERATE, "normal")
+        store.redis.zadd(due, {"a": 1, "b": 2, "suspect": 3, "c": 4})
+        assert [lease.item for lease in claim(store)] == ["a", "b"]
+        assert claim(store, busy=True) == []
+        alone = claim(store)
+        assert [(lease.item, lease.crashes) for lease in alone] == [("suspect", 1)]
+        assert [lease.item for lease in claim(store)] == ["c"]
+
+    def test_leases_that_ran_out_keep_to_the_limit_of_all_workers(self, store: Store) -> None:
+        """A failing endpoint gets one probe at a time, after a worker's death too."""
+        for name in ("a", "b", "c"):
+            submit(store, name)
+        assert len(claim(store, limit=3, lease_s=0.001, token="dead")) == 3
+        time.sleep(0.01)
+        first = claim(store, most_leased=1, token="one")
+        assert [(lease.item, lease.crashes) for lease in first] == [("a", 1)]
+        assert claim(store, most_leased=1, token="two") == []
+        store.drop(Stage.MODERATE, "a", token="one")
+        assert [lease.item for lease in claim(store, most_leased=1, token="two")] == ["b"]
 
     def test_a_limit_of_nothing_takes_nothing(self, store: Store) -> None:
         """Neither due items nor those of a dead holder."""
@@ -448,9 +477,9 @@ class TestEndCallback:
         assert events(store)[-1]["to"] == "dead"
         assert places(store, "a#2", callback_line_of()) == []
 
-    @pytest.mark.parametrize(("delay_s", "outcome"), [(0.0, "replayed"), (-1.0, "discarded")])
+    @pytest.mark.parametrize(("delay_s", "outcome"), [(0.0, "replayed"), (None, "discarded")])
     def test_a_dead_callback_is_replayed_or_forgotten_once(
-        self, store: Store, delay_s: float, outcome: str
+        self, store: Store, delay_s: float | None, outcome: str
     ) -> None:
         """The first call ends the dead letter, the second finds none."""
         line = callback_line_of()
@@ -458,8 +487,8 @@ class TestEndCallback:
         put_back(store, "a#2", line, fields={"attempts": "9", "first_failed_at": "1.0"})
         claim(store, line)
         store.outbox.end(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
-        assert store.outbox.unbury("a#2", line, delay_s=delay_s, detail={"by": "ann"})
-        assert not store.outbox.unbury("a#2", line, delay_s=delay_s, detail={"by": "ann"})
+        assert store.outbox.unbury("a#2", delay_s=delay_s, detail={"by": "ann"})
+        assert not store.outbox.unbury("a#2", delay_s=delay_s, detail={"by": "ann"})
         assert events(store)[-1]["to"] == outcome
         if outcome == "replayed":
             entry = only_callback(store)
@@ -475,7 +504,7 @@ class TestEndCallback:
         claim(store, line)
         store.outbox.end(only_callback(store), token=TOKEN, detail={}, bury={"error": "Gone"})
         store.redis.delete(store.key("callback", "a#2"))
-        assert store.outbox.unbury("a#2", line, delay_s=0, detail={})
+        assert store.outbox.unbury("a#2", delay_s=0, detail={})
         assert events(store)[-1]["to"] == "discarded"
         assert places(store, "a#2", line) == []
 
@@ -504,7 +533,7 @@ class TestDueLines:
         assert store.due_lines() == [Stage.MODERATE]
         claim(store, lease_s=0.2)
         assert store.due_lines() == []
-        wait_until(lambda: store.due_lines() == [Stage.MODERATE], 5, "the lease runs out")
+        wait_until(lambda: store.due_lines() == [Stage.MODERATE], 30, "the lease runs out")
         claim(store)
         put_back(store, "a", delay_s=60.0)
         assert store.due_lines() == []
@@ -519,3 +548,58 @@ class TestDueLines:
         assert sorted(store.due_lines()) == sorted(
             callback_line_of(url) for url in ("http://one.example/x", "http://two.example/x")
         )
+
+
+class TestScripts:
+    def test_a_server_that_forgot_its_scripts_is_told_again(self, store: Store) -> None:
+        """What ran is not run twice; answers keep their order."""
+        submit(store, "known")
+        store.redis.script_flush()
+        outcomes = store.submit_many(
+            [new_upload("a"), new_upload("known"), new_upload("b")], max_backlog=9
+        )
+        assert [outcome for outcome, _ in outcomes] == ["created", "exists", "created"]
+        store.redis.script_flush()
+        done = store.advance([change(store, name, AvatarState.APPROVED) for name in ("a", "b")])
+        assert [(result.applied, result.seq) for result in done] == [(True, 2)] * 2
+        assert [e["to"] for e in events(store)] == ["queued"] * 3 + ["approved"] * 2
+
+
+def test_a_letters_history_lives_as_long_as_records(store: Store) -> None:
+    """`record_ttl_s` after a replay, and without an end while it waits."""
+    submit(store)
+    store.advance([change(store, "a", AvatarState.DEAD, bury={"error": "Gone"})])
+    key = store.key("dead", "a")
+    assert store.redis.ttl(key) == -1
+    store.advance([change(store, "a", AvatarState.QUEUED, enters=Stage.MODERATE, unbury=True)])
+    assert store.redis.ttl(key) == pytest.approx(store.record_ttl_s, abs=5)
+
+
+def test_every_event_carries_its_time(store: Store) -> None:
+    """Also what is noted beside transitions, and what a version wrote that noted none."""
+    store.redis.xadd(store.key("events"), {"kind": "opinion", "upload_id": "a", "seq": 1})
+    store.events.note("opinion", "a", 1, "uncertain", {})
+    store.events.audit(by="ann", action="look", item="a", outcome="done", address="")
+    now = store.now()
+    for _, fields in store.events.first(9):
+        assert float(fields["at"]) == pytest.approx(now, abs=60)
+
+
+def test_a_stage_takes_its_failures_with_it(store: Store) -> None:
+    """The next stage starts from nothing; a dead letter keeps the number."""
+    submit(store)
+    avatar = store.get("a")
+    assert avatar is not None
+    claim(store)
+    put_back(store, "a", fields=avatar.after_failure("storage_unavailable", 5.0))
+    avatar = store.get("a")
+    assert avatar is not None
+    assert (avatar.attempts, avatar.failures, avatar.first_failed_at) == (
+        1,
+        "storage_unavailable=1",
+        5.0,
+    )
+    store.advance([change(store, "a", AvatarState.REVIEWING, enters=Stage.REVIEW)])
+    avatar = store.get("a")
+    assert avatar is not None
+    assert (avatar.attempts, avatar.failures, avatar.first_failed_at) == (0, "", 0.0)

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
-from celery import Celery
 
-from producer.contract import TASK_NAMES, Stage
-from producer.metrics import Recorder
-from producer.store import Store
-from tests.support import submit
-from worker.sweeper import Sweeper
-
-
-class Bells(Celery):
-    """A broker that only remembers what was sent."""
-
-    def __init__(self) -> None:
-        super().__init__(set_as_current=False)
-        self.sent: list[str] = []
-
-    def send_task(self, name: str, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        self.sent.append(name)
+from producer.contract import Stage
+from producer.metrics import RETRIES, Recorder
+from producer.record.store import Store
+from tests.support import submit, wait_until
+from worker.duties.sweeper import Sweeper
 
 
 @pytest.mark.parametrize(("stages", "rings"), [(["moderate"], 5), (["review", "callback"], 0)])
@@ -32,10 +19,10 @@ def test_only_a_stage_that_somebody_works_on_is_rung(
 ) -> None:
     """A week without a moderate worker must not leave 300,000 messages behind."""
     submit(store)
-    bells = Bells()
+    rung: list[Stage] = []
     sweeper = Sweeper(
         store=store,
-        celery=bells,
+        ring=rung.append,
         name="test",
         facts=lambda: {"stages": stages},
         stop=threading.Event(),
@@ -44,4 +31,24 @@ def test_only_a_stage_that_somebody_works_on_is_rung(
     for _ in range(5):
         sweeper.tick()
         store.answer_bell(Stage.MODERATE)  # as if its two seconds were over
-    assert bells.sent == [TASK_NAMES[Stage.MODERATE]] * rings
+    assert rung == [Stage.MODERATE] * rings
+
+
+def test_what_was_counted_last_is_not_lost_at_a_stop(store: Store) -> None:
+    """Counts of the second before a stop are in the totals, and the process is off the list."""
+    recorder, stop = Recorder(), threading.Event()
+    sweeper = Sweeper(
+        store=store,
+        ring=lambda _stage: True,
+        name="test",
+        facts=lambda: {"stages": []},
+        stop=stop,
+        recorder=recorder,
+    )
+    sweeper.start()
+    wait_until(store.workers, 30, "a sign of life")
+    recorder.count(RETRIES, "moderate", "Late")
+    stop.set()
+    sweeper.join()
+    assert list(store.totals().values()) == [1.0]
+    assert store.workers() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -12,9 +13,14 @@ from click.testing import CliRunner, Result
 from producer.settings import Settings
 from tests.integration.scores import score_in_content
 from worker.commands.tune import tune
-from worker.ledger import Ledger, to_row, write_transaction
-from worker.ledger_table import events
-from worker.policy import load_policy
+from worker.ledger.database import write_transaction
+from worker.ledger.rows import to_row
+from worker.ledger.schema import events
+from worker.ledger.writer import Ledger
+from worker.moderation.policy import load_policy
+from worker.moderation.policy_file import PolicyFile
+from worker.settings import WorkerSettings
+from worker.tools.policies import PROPOSAL_FILE, Policies
 from worker.tools.scoring import Scorer
 
 
@@ -77,6 +83,24 @@ def test_enough_labels_verify_a_target(home: Path) -> None:
     assert run(folder, *target, "--max-missed", "4").exit_code == 1
 
 
+def test_what_was_found_is_proposed_to_the_console(home: Path) -> None:
+    """Under the name that the console looks for; with its warning, and in nobody's force yet."""
+    settings = WorkerSettings(data_folder=home / "data")
+    found = run(dataset(home, harmless=60, explicit=60), "--propose")
+    assert found.exit_code == 1
+    policies = Policies(settings, lambda: None, lambda: 0.0)
+    assert policies.proposal() is None, "what is not verified is not proposed"
+    found = run(str(home / "set"), "--propose", "--unverified")
+    assert found.exit_code == 0, found.output
+    assert "the console shows it under Thresholds" in found.stderr
+    proposal = policies.proposal()
+    assert proposal is not None
+    photo = proposal[0][0]
+    assert photo == load_policy(settings.data_folder / PROPOSAL_FILE).photo
+    assert any("UNVERIFIED" in line for line in proposal[1])
+    assert PolicyFile(settings).history()[0].text is None
+
+
 def test_money_needs_labels_too(home: Path) -> None:
     """No explicit picture: the gray share is not known, and so no price of it."""
     arguments = ["--max-false-blocks", "5", "--max-missed", "100"]
@@ -135,3 +159,46 @@ def test_the_price_is_weighted_by_the_uploads_regions(
         ("domestic", 0.75, "tencent", 1.5, True),
         ("overseas", 0.25, "rekognition", 7.2, True),
     ]
+
+
+def test_the_cut_offs_of_the_region_asked_for_are_compared(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default the configured region's: the present setting is what workers there use."""
+    policy = home / "present.toml"
+    policy.write_text("[region.overseas.photo]\napprove_below = 0.35\nblock_from = 0.36\n")
+    monkeypatch.setenv("AVATARMOD_POLICY_FILE", str(policy))
+    folder = dataset(home, harmless=20, explicit=20)
+
+    def present(*arguments: str) -> tuple[str, float]:
+        answer = json.loads(run(folder, "--json", "--unverified", *arguments).stdout)
+        return answer["region"], answer["present"]["photo"]["block_from"]
+
+    assert present() == ("domestic", 0.95)
+    assert present("--region", "overseas") == ("overseas", 0.36)
+    monkeypatch.setenv("AVATARMOD_DEFAULT_REGION", "overseas")
+    assert present() == ("overseas", 0.36)
+
+
+def test_pages_are_whole_and_load_nothing(home: Path) -> None:
+    """Charts with their names, numbers in tables, and no address of anywhere else."""
+    page = home / "tune.html"
+    found = run(dataset(home, harmless=30, explicit=30), "--unverified", "--html", str(page))
+    assert found.exit_code == 0, found.output
+    text = page.read_text()
+    for words in ("Misses and money", "False blocks and money", "The frontier", "<td>now</td>"):
+        assert words in text
+    assert "<script" not in text
+    assert not set(re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', text))
+
+
+def test_money_is_in_the_currency_that_is_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the table's head, in the price list and in what is lacking."""
+    monkeypatch.setenv("AVATARMOD_CURRENCY", "EUR")
+    folder = dataset(home, harmless=60, explicit=1)
+    found = run(folder, "--unverified").output
+    assert "EUR/mo" in found
+    assert "1.5 EUR for 1,000" in found
+    assert "yuan" not in found
+    limits = ["--max-false-blocks", "5", "--max-missed", "100", "--max-yuan", "1000"]
+    assert "1,000.00 EUR a month needs 20 explicit" in run(folder, *limits).output

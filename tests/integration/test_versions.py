@@ -11,12 +11,13 @@ import pytest
 from celery import Celery
 
 from producer.contract import TASK_NAMES, AvatarState, Stage
-from producer.dead_letters import DeadLetters
+from producer.record.dead_letters import DeadLetters
+from producer.record.store import Store
 from producer.settings import Settings, load_settings
-from producer.store import Store
 from tests.support import change, events, new_upload, submit
-from worker.ledger import Ledger
-from worker.tasks import Doorbell, register
+from worker.celery_app import register
+from worker.ledger.writer import Ledger
+from worker.tasks import Doorbell
 
 LETTER = {
     "item": "a",
@@ -57,7 +58,7 @@ def test_a_record_of_a_newer_version_goes_its_way_and_keeps_its_fields(store: St
 def test_a_dead_letter_of_a_newer_version_is_read_and_replayed(store: Store) -> None:
     """Unknown fields are ignored; the replay works as for any other."""
     bury(store, "a", LETTER)
-    letters = DeadLetters(store, lambda _: "")
+    letters = DeadLetters(store)
     [letter] = letters.find()
     assert (letter.error, letter.attempts) == ("Hologram", 3)
     assert letters.replay("a", by="ann")
@@ -68,17 +69,17 @@ def test_a_dead_letter_of_a_newer_version_is_read_and_replayed(store: Store) -> 
 
 @pytest.mark.parametrize("letter", [{**LETTER, "stage": "teleport"}, {"item": "b"}, ["b"]])
 def test_a_dead_letter_that_cannot_be_read_hides_no_other(
-    store: Store, letter: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    store: Store, letter: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stage that only a newer version knows: it is counted and named, the others are listed."""
     bury(store, "a", LETTER)
     bury(store, "b", letter)
-    letters = DeadLetters(store, lambda _: "")
+    letters = DeadLetters(store)
     assert [found.item for found in letters.find()] == ["a"]
     assert letters.count() == 2
     assert letters.get("b") is None
     assert not letters.replay("b", by="ann")
-    assert "dead_letter_unreadable" in "".join(capsys.readouterr())
+    assert "dead_letter_unreadable" in caplog.text
 
 
 def test_an_event_of_a_newer_version_gets_into_the_ledger(store: Store, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from producer.contract import Decision
+from producer.findings import Decision
 from producer.settings import load_settings
 from worker.review.check import harmless_jpeg
 from worker.review.registry import build_provider

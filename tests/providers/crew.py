@@ -95,17 +95,17 @@ def _step(client: redis.Redis, router: Router, upload: str) -> None:
     record = json.loads(client.hget("record", upload) or "{}")
     client.hincrby("asked", upload, 1)
     answer = router.review(
+        upload_id=upload,
+        seq=2,
         sha256=sha(client.hget("content", upload)),
         region=Region.DOMESTIC,
         jpeg=tiny_jpeg,
         probability=0.5,
-        attempts=record.get("attempts", 0),
         waiting_since_s=0.0,
         tried=record.get("tried", ()),
     )
     if isinstance(answer, Wait):
-        attempts = record.get("attempts", 0) + answer.counts_as_attempt
-        client.hset("record", upload, json.dumps({"tried": answer.tried, "attempts": attempts}))
+        client.hset("record", upload, json.dumps({"tried": answer.tried}))
         client.zadd("due", {upload: time.time() + answer.delay_s})
         return
     result = {"kind": type(answer).__name__, "reason": getattr(answer, "reason", "")}
@@ -113,7 +113,7 @@ def _step(client: redis.Redis, router: Router, upload: str) -> None:
         result |= {
             "decision": str(answer.opinion.decision),
             "provider": answer.opinion.provider,
-            "reused": answer.reused,
+            "reused": answer.opinion.reused,
         }
     client.hset("result", upload, json.dumps(result))
     client.decr("left")
@@ -123,11 +123,12 @@ def ask_once(socket_path: str, values: dict[str, Any], content: str) -> None:
     """One question, in a process of its own that may be killed over it."""
     with redis.Redis(unix_socket_path=socket_path, decode_responses=True) as client:
         Router(settings(**values), client, PREFIX).review(
+            upload_id="u",
+            seq=2,
             sha256=sha(content),
             region=Region.DOMESTIC,
             jpeg=tiny_jpeg,
             probability=0.5,
-            attempts=0,
             waiting_since_s=0.0,
             tried=(),
         )

@@ -27,13 +27,19 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """What to answer: `delay_s` passes before it, `drip_s` between its single bytes."""
+    """What to answer: `delay_s` passes before it, `drip_s` between its single bytes.
+
+    `length` is said instead of the body's own; `for_ever` is sent again and again after the body,
+    until the client has gone.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     delay_s: float = 0.0
     drip_s: float = 0.0
+    length: int | None = None
+    for_ever: bytes = b""
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> Response:
@@ -55,6 +61,7 @@ class Stub:
         self.respond = respond
         self.calls: list[Call] = []
         self.closing = threading.Event()
+        self.hung_up = threading.Event()
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -104,7 +111,8 @@ class Stub:
                     self.send_response(response.status)
                     for name, value in response.headers.items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(response.body)))
+                    length = len(response.body) if response.length is None else response.length
+                    self.send_header("Content-Length", str(length))
                     self.end_headers()
                     if not response.drip_s:
                         self.wfile.write(response.body)
@@ -113,7 +121,12 @@ class Stub:
                             break
                         self.wfile.write(bytes([byte]))
                         self.wfile.flush()
+                    while response.for_ever and not stub.closing.wait(0.01):
+                        self.wfile.write(response.for_ever)
                 except OSError:
+                    stub.hung_up.set()
+                    self.close_connection = True
+                if response.length is not None or response.for_ever:
                     self.close_connection = True
 
             def log_message(self, *_: Any) -> None:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import redis
 
-from producer.contract import Decision, Region
+from producer.contract import Region
 from producer.errors import ModerationError
+from producer.findings import Decision
 from worker.review.answers import Answer
-from worker.review.base import Reply, ReviewProvider
+from worker.review.providers.base import Reply, ReviewProvider
 from worker.review.router import Router
 from worker.settings import WorkerSettings
 
@@ -88,11 +89,12 @@ def build(
 def ask(router: Router, name: object, **values: Any) -> Answer:
     """Ask about one made-up picture."""
     given: dict[str, Any] = {
+        "upload_id": str(name),
+        "seq": 2,
         "sha256": sha(name),
         "region": Region.DOMESTIC,
         "jpeg": tiny_jpeg,
         "probability": 0.5,
-        "attempts": 0,
         "waiting_since_s": 0.0,
         "tried": (),
         **values,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
+import gzip
 import socket
 import threading
 import time
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from producer.contract import Decision, Opinion, Region
+from producer.contract import Region
 from producer.errors import (
     ConfigurationError,
     ModerationError,
@@ -23,10 +25,11 @@ from producer.errors import (
     ProviderSilent,
     ProviderUnavailable,
 )
-from tests.providers.stub import Stub
+from producer.findings import Decision, Opinion
+from tests.providers.stub import Call, Response, Stub
 from tests.providers.support import settings, sha, tiny_jpeg
 from tests.providers.wires import SECRET, WIRES, Wire
-from worker.review.base import ReviewProvider
+from worker.review.providers.base import ReviewProvider
 from worker.review.registry import build_providers
 
 # The SDKs keep sockets that nothing can close; the collector finds them and Python complains.
@@ -166,6 +169,79 @@ class TestEveryAdapter:
             bench.ask("drip", review_timeout_s=0.7)
         assert time.monotonic() - started_s < 15
 
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_a_redirect_is_never_followed(self, bench: Bench, status: int) -> None:
+        """A picture goes where the settings say and nowhere else; no other host is believed."""
+        with Stub(lambda call: bench.wire.play("clean", call)) as elsewhere:
+            headers = {"Location": f"{elsewhere.url}/moved", "Content-Type": "application/json"}
+            bench.wire.edit = lambda clean: dataclasses.replace(
+                clean, status=status, headers=headers
+            )
+            with pytest.raises(ProviderAnswerUnknown, match=str(status)):
+                bench.ask("clean")
+            assert elsewhere.calls == []
+        assert bench.wire.judged == 1
+
+    @pytest.mark.parametrize("status", [201, 202, 203, 206])
+    def test_only_status_200_is_an_answer(self, bench: Bench, status: int) -> None:
+        """A good body under another status is none."""
+        bench.wire.edit = lambda clean: dataclasses.replace(clean, status=status)
+        with pytest.raises(ProviderAnswerUnknown):
+            bench.ask("clean")
+
+    def test_a_cut_answer_is_none(self, bench: Bench) -> None:
+        """Whatever stands in the part that came."""
+        bench.wire.edit = lambda clean: dataclasses.replace(clean, length=len(clean.body) + 1)
+        with pytest.raises(ProviderSilent):
+            bench.ask("clean")
+
+    def test_the_deadline_closes_the_socket(self, bench: Bench) -> None:
+        """A reply without end is not read on after the call was given up."""
+        bench.stub.hung_up.clear()
+        bench.wire.edit = lambda clean: dataclasses.replace(
+            clean, length=2**19, for_ever=b" " * 100
+        )
+        with pytest.raises(ProviderSilent):
+            bench.ask("clean", review_timeout_s=0.7)
+        assert bench.stub.hung_up.wait(10)
+
+    @pytest.mark.parametrize("packed", [gzip.compress(bytes(16 * 2**20)), b"{}"])
+    def test_a_bomb_and_a_false_gzip_are_not_understood(self, bench: Bench, packed: bytes) -> None:
+        """Neither fills the memory nor ends in an error that nobody expects."""
+        bench.wire.edit = lambda clean: dataclasses.replace(
+            clean, body=packed, headers={**clean.headers, "Content-Encoding": "gzip"}
+        )
+        with pytest.raises(ProviderAnswerUnknown):
+            bench.ask("clean")
+
+    def test_more_than_a_mebibyte_is_not_read(self, bench: Bench) -> None:
+        """Even if it is what was asked for, with blanks."""
+        bench.wire.edit = lambda clean: dataclasses.replace(clean, body=clean.body + b" " * 2**20)
+        with pytest.raises(ProviderAnswerUnknown):
+            bench.ask("clean")
+
+    @pytest.mark.parametrize(
+        "body", [b"[]", b"null", b'"approve"', b"0", b"[[[]]]", b"{}", b"\xff"]
+    )
+    def test_json_of_another_shape_is_not_understood(self, bench: Bench, body: bytes) -> None:
+        """No adapter stumbles over it."""
+        bench.wire.edit = lambda clean: dataclasses.replace(clean, body=body)
+        with pytest.raises(ProviderAnswerUnknown):
+            bench.ask("clean")
+
+    @pytest.mark.parametrize(
+        "value", ["\u00b2", "-1", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", "soon"]
+    )
+    def test_no_retry_after_breaks_an_adapter(self, bench: Bench, value: str) -> None:
+        """Whatever stands there, the failure keeps its type and its pause has an end."""
+        bench.wire.edit = lambda busy: dataclasses.replace(
+            busy, headers={**busy.headers, "Retry-After": value}
+        )
+        with pytest.raises(ProviderRateLimited) as caught:
+            bench.ask("throttled")
+        pause_s = caught.value.retry_after_s
+        assert pause_s is None or 0 <= pause_s <= 86_400
+
     def test_nobody_listens(self, bench: Bench) -> None:
         """A refused connection is surely not billed."""
         with socket.socket() as free:
@@ -234,6 +310,48 @@ def one(name: str) -> Any:
     """Only this provider's bench."""
     wires = [wire for wire in WIRES if wire.name == name]
     return pytest.mark.parametrize("bench", wires, indirect=True, ids=[name])
+
+
+@pytest.mark.parametrize(
+    "bench", [wire for wire in WIRES if wire.name.startswith("aliyun")], indirect=True
+)
+class TestTemporaryBucket:
+    """What both adapters of Alibaba Cloud do before they ask."""
+
+    @pytest.mark.parametrize("step", ["keys", "upload"])
+    def test_no_step_follows_a_redirect(self, bench: Bench, step: str) -> None:
+        """Neither the request for keys nor the upload of the picture goes to another host."""
+        with Stub(bench.wire.respond) as elsewhere:
+
+            def respond(call: Call) -> Response:
+                if (call.method == "PUT") is (step == "upload"):
+                    return Response(307, b"", {"Location": f"{elsewhere.url}{call.target}"})
+                return bench.wire.respond(call)
+
+            bench.stub.respond = respond
+            try:
+                with pytest.raises((ProviderUnavailable, ProviderAnswerUnknown)):
+                    bench.build().review(tiny_jpeg(), data_id="abc")
+            finally:
+                bench.stub.respond = bench.wire.respond
+            assert elsewhere.calls == []
+        assert bench.wire.judged == 0
+
+    def test_an_upload_without_end_is_not_billed(self, bench: Bench) -> None:
+        """The bucket's answer is cut; nothing was judged."""
+
+        def respond(call: Call) -> Response:
+            if call.method == "PUT":
+                return Response(200, b"x", length=100)
+            return bench.wire.respond(call)
+
+        bench.stub.respond = respond
+        try:
+            with pytest.raises(ProviderUnavailable, match="bucket") as caught:
+                bench.build().review(tiny_jpeg(), data_id="abc")
+        finally:
+            bench.stub.respond = bench.wire.respond
+        assert type(caught.value) is ProviderUnavailable
 
 
 @one("aliyun")

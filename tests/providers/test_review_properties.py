@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from producer.contract import Decision, Region
+from producer.contract import Region
 from producer.errors import (
     ModerationError,
     ProviderAnswerUnknown,
@@ -20,7 +21,9 @@ from producer.errors import (
     ProviderSilent,
     ProviderUnavailable,
 )
+from producer.findings import Decision
 from tests.providers.support import PREFIX, ScriptedProvider, ask, settings
+from worker.ledger.rows import to_row
 from worker.review.answers import Answered, Approve, Hold, Wait
 from worker.review.router import Router
 
@@ -94,7 +97,6 @@ class _Run:
 
     def finish(self) -> Any:
         tried: tuple[str, ...] = ()
-        attempts = 0
         for _ in range(60):
             answer = ask(
                 self.router,
@@ -102,15 +104,14 @@ class _Run:
                 region=self._case["region"],
                 probability=self._case["probability"],
                 tried=tried,
-                attempts=attempts,
             )
             if not isinstance(answer, Wait):
                 return answer
             assert answer.delay_s >= 0
             assert answer.tried[: len(tried)] == tried
-            tried, attempts = answer.tried, attempts + answer.counts_as_attempt
+            tried = answer.tried
             # Let the time pass that it would wait: pauses, queue and breaker are over.
-            for key in self._client.keys(f"{PREFIX}review:[wqh]*"):
+            for key in self._client.keys(f"{PREFIX}review:[wh]*"):
                 self._client.delete(key)
         raise AssertionError("it went round in circles")
 
@@ -135,6 +136,10 @@ def test_router(valkey: redis.Redis, case: dict[str, Any]) -> None:
         assert letters.count("u") <= 1
     billed = sum(letter in "abus?" for _, letter in run.done)
     assert run.router.total_today()[0] == billed
+    rows = [to_row("n", name, fields) for name, fields in valkey.xrange(f"{PREFIX}events")]
+    assert sum(row["provider_calls"] for row in rows) == billed
+    paid_yuan = sum(row["cost_microyuan"] for row in rows) / 1e6
+    assert run.router.total_today()[1] == pytest.approx(paid_yuan)
     if case["calls"] is not None:
         assert billed <= case["calls"]
     if isinstance(answer, Answered):

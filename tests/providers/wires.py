@@ -14,6 +14,7 @@ import json
 import re
 import time
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tests.providers.stub import Call, Response, answer
@@ -37,8 +38,8 @@ def sha256_hex(data: bytes | str) -> str:
 class Wire:
     """One provider's side.
 
-    `scenario` is what the next judged pictures get; `clock_s` shifts the stub's clock, so that our
-    signatures look old.
+    `scenario` is what the next judged pictures get, `edit` changes that once more; `clock_s` shifts
+    the stub's clock, so that our signatures look old.
     """
 
     name: ClassVar[str]
@@ -53,6 +54,7 @@ class Wire:
         self.scenario = "clean"
         self.clock_s = 0.0
         self.judged = 0
+        self.edit: Callable[[Response], Response] | None = None
 
     def settings(self, url: str) -> dict[str, Any]:
         return {f"{self.name}_endpoint": url, **self.keys}
@@ -68,7 +70,8 @@ class Wire:
         if side is not None:
             return side
         self.judged += 1
-        return self.play(self.scenario, call)
+        response = self.play(self.scenario, call)
+        return response if self.edit is None else self.edit(response)
 
     def play(self, scenario: str, call: Call) -> Response:
         if scenario == "html":

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from worker.pixels import InputSpec
+from worker.image.preprocess import InputSpec
 
 #: The embedded model's input rule.
 STRETCH = InputSpec(
@@ -36,7 +36,9 @@ def encode(image: Image.Image, format_name: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def animate(frames: list[Image.Image], format_name: str, duration_ms: Any = 100) -> bytes:
+def animate(
+    frames: list[Image.Image], format_name: str, duration_ms: Any = 100, **options: Any
+) -> bytes:
     """Write an animation to bytes."""
     return encode(
         frames[0],
@@ -45,6 +47,7 @@ def animate(frames: list[Image.Image], format_name: str, duration_ms: Any = 100)
         append_images=frames[1:],
         duration=duration_ms,
         loop=0,
+        **options,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every measure against scikit-learn and SciPy on the same numbers."""
+"""Figures and measures, against scikit-learn and SciPy on the same numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from worker.tools import accuracy
+from worker.tools.figures import Rate, saved, yuan
 
 SAMPLES = st.lists(
     st.tuples(st.booleans(), st.integers(0, 20).map(lambda n: n / 20)), min_size=2, max_size=200
@@ -18,31 +19,15 @@ SAMPLES = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(SAMPLES)
-def test_measures_equal_scikit_learn(rows: list[tuple[bool, float]]) -> None:
-    """AUROC, average precision, Brier and log loss, ties included."""
+def test_qualities_equal_scikit_learn(rows: list[tuple[bool, float]]) -> None:
+    """Brier and log loss, ties included; one kind of label is enough."""
     labels, scores = accuracy.as_arrays([r[0] for r in rows], [r[1] for r in rows])
-    assert accuracy.roc_auc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
-    assert accuracy.average_precision(labels, scores) == pytest.approx(
-        metrics.average_precision_score(labels, scores)
-    )
-    assert accuracy.brier(labels, scores) == pytest.approx(metrics.brier_score_loss(labels, scores))
+    found = accuracy.Quality.of(labels, scores)
+    assert found.brier == pytest.approx(metrics.brier_score_loss(labels, scores))
     held = np.clip(scores, 1e-7, 1 - 1e-7)
-    assert accuracy.log_loss(labels, scores) == pytest.approx(metrics.log_loss(labels, held))
-
-
-@settings(max_examples=100, deadline=None)
-@given(SAMPLES)
-def test_curves_equal_scikit_learn(rows: list[tuple[bool, float]]) -> None:
-    """ROC and precision-recall, point by point."""
-    labels, scores = accuracy.as_arrays([r[0] for r in rows], [r[1] for r in rows])
-    fpr, tpr, _ = metrics.roc_curve(labels, scores, drop_intermediate=False)
-    ours = accuracy.roc_curve(labels, scores)
-    np.testing.assert_allclose(ours[0], fpr)
-    np.testing.assert_allclose(ours[1], tpr)
-    precision, recall, _ = metrics.precision_recall_curve(labels, scores)
-    ours = accuracy.precision_recall_curve(labels, scores)
-    np.testing.assert_allclose(ours[0][::-1], recall[:-1])
-    np.testing.assert_allclose(ours[1][::-1], precision[:-1])
+    assert found.log_loss == pytest.approx(metrics.log_loss(labels, held))
+    alone = accuracy.Quality.of(labels[labels], scores[labels])
+    assert alone.brier == pytest.approx(float(np.mean((scores[labels] - 1) ** 2)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -51,15 +36,15 @@ def test_intervals_equal_scipy(total: int, share: float) -> None:
     """Wilson's interval."""
     hits = round(total * share)
     expected = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    assert accuracy.Rate(hits, total).interval == pytest.approx((expected.low, expected.high))
+    assert Rate(hits, total).interval == pytest.approx((expected.low, expected.high))
 
 
 def test_a_rate_of_nothing_is_unknown() -> None:
     """No picture, no claim."""
-    assert accuracy.Rate(0, 0).value is None
-    assert accuracy.Rate(0, 0).interval == (0.0, 1.0)
-    assert str(accuracy.Rate(0, 0)) == "–"
-    assert str(accuracy.Rate(1, 4)) == "25.00% (4.56% to 69.94%)"
+    assert Rate(0, 0).value is None
+    assert Rate(0, 0).interval == (0.0, 1.0)
+    assert str(Rate(0, 0)) == "–"
+    assert str(Rate(1, 4)) == "25.00% (4.56% to 69.94%)"
 
 
 def test_calibration_error_of_a_case_done_by_hand() -> None:
@@ -77,8 +62,10 @@ def test_calibration_error_counts_the_edges_once() -> None:
     assert [(b.low, b.count) for b in bins] == [(0.0, 1), (0.2, 1), (0.8, 1)]
 
 
-def test_one_kind_of_label_has_no_curve() -> None:
-    """Harmless pictures alone tell nothing of misses."""
-    labels, scores = accuracy.as_arrays([False, False], [0.1, 0.2])
-    with pytest.raises(ValueError, match="explicit and harmless"):
-        accuracy.roc_auc(labels, scores)
+def test_money_is_told_to_the_fen_and_a_loss_in_words() -> None:
+    """No four digits, and no sign where a word says what it means."""
+    assert [yuan(0.00451), yuan(1234.5)] == ["0.00", "1,234.50"]
+    assert saved(80, 130) == "80.00 to 130.00"
+    assert saved(-96.85, -46.85) == "46.85 to 96.85 more"
+    assert saved(-10, 40) == "10.00 more to 40.00 saved"
+    assert saved(-3, -3) == "3.00 more"

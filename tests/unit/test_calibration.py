@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from worker.calibration import (
+from worker.model.calibration import (
     Identity,
     Isotonic,
     LabelSmoothing,
@@ -11,9 +11,8 @@ from worker.calibration import (
     calibration_from_dict,
     calibration_tag,
     calibration_to_dict,
-    fit_isotonic,
-    fit_platt,
 )
+from worker.tools.recalibration import fit_isotonic, fit_platt
 
 EVERY_KIND = [
     Identity(),
@@ -84,6 +83,16 @@ def test_isotonic_is_calibrated_on_its_own_sample():
     fitted = fit_isotonic(raw, explicit, "2026-01-01")
     mean = sum(map(fitted.probability, raw)) / len(raw)
     assert mean == pytest.approx(sum(explicit) / len(explicit), abs=0.02)
+
+
+def test_equal_scores_are_one_point_of_the_curve():
+    """90 harmless and 10 explicit pictures at one score: a tenth is explicit, in any order."""
+    for labels in ([False] * 90 + [True] * 10, [True] * 10 + [False] * 90):
+        fitted = fit_isotonic([0.7] * 100, labels, "2026-01-01")
+        assert fitted.probability(0.7) == pytest.approx(0.1)
+        fitted = fit_isotonic([0.2] * 50 + [0.7] * 100, [False] * 50 + labels, "2026-01-01")
+        assert fitted.probability(0.7) == pytest.approx(0.1)
+        assert fitted.probability(0.2) == 0.0
 
 
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])

@@ -6,19 +6,17 @@ import base64
 import hashlib
 import hmac
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from producer.outbox import CallbackEntry
-from worker.callback import body, retry_after_s, sign, webhook_id
+from producer.record.outbox import CallbackEntry
+from worker.callback import body, sign, webhook_id
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KEYS = [bytes(range(32)), bytes(range(32, 64))]
@@ -96,35 +94,3 @@ def test_the_body_is_the_public_record_and_the_time_of_the_transition() -> None:
         "data": {"upload_id": "user/17", "seq": 2, "reason": "名"},
     }
     assert ": " not in text
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("", None),
-        ("0", 0.0),
-        ("120", 120.0),
-        (" 120 ", 120.0),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("²", None),
-        ("Sun, 22 Nov 2026 12:01:00 GMT", 60.0),
-        ("Sun, 22 Nov 2026 13:01:00 +0100", 60.0),
-        ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
-        ("Sun, 22 Nov 2026 12:01:00 -0000", 60.0),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
-    """A date in the past is now; what is neither is ignored."""
-    headers = httpx.Headers([(b"retry-after", value.encode("latin-1"))])
-    assert retry_after_s(headers, NOW) == seconds
-
-
-@given(st.text(st.characters(max_codepoint=255), max_size=40))
-def test_no_retry_after_breaks_a_delivery(value: str) -> None:
-    """Whatever a server writes there, the answer is a number of seconds or none."""
-    headers = httpx.Headers([(b"retry-after", value.encode("latin-1"))])
-    seconds = retry_after_s(headers, NOW)
-    assert seconds is None or seconds >= 0
-    assert retry_after_s(httpx.Headers(), datetime.fromtimestamp(time.time(), UTC)) is None

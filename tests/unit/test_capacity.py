@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def test_a_single_server_waits_as_the_formula_for_m_d_1_says() -> None:
     env, random = simpy.Environment(), np.random.default_rng(7)
     station = Station(env, "one", 1, 1, lambda n: 0.1 * n)
 
-    def arrivals() -> Iterator[simpy.Event]:
+    def arrivals() -> Generator[simpy.Event]:
         for gap_s in random.exponential(1 / 8, 150_000):
             yield env.timeout(gap_s)
             station.put(env.now, 1)

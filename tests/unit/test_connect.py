@@ -19,7 +19,7 @@ def test_a_broken_connection_asks_the_sentinels_before_it_is_made_anew() -> None
         asked.append("where is the master?")
         raise redis.ConnectionError("no network in a unit test")
 
-    connection.connect = ask
+    connection.connect = ask  # type: ignore[method-assign]
     with pytest.raises(redis.ConnectionError):
         connection.send_command("PING")
     assert len(asked) == 1

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.commands.status import _status_line
 from producer.contract import (
     FINAL_STATES,
     NO_CALLBACK,
     Avatar,
     AvatarState,
-    Decision,
-    Opinion,
     Priority,
     Region,
     callback_url_of,
     check_upload_id,
 )
 from producer.errors import InvalidUpload
+from producer.findings import Decision, LooksLike, Opinion, SafeCopy, Seen
 
 texts = st.text(max_size=30)
 numbers = st.floats(0, 1) | st.none()
@@ -44,12 +44,45 @@ avatars = st.builds(
     frame=st.integers(0, 999),
     background=texts,
     bundle=texts,
+    second_bundle=texts,
+    second_raw=numbers,
+    second_probability=numbers,
     policy=texts,
     decided_by=texts,
     reason=texts,
+    block_reason=texts,
+    note=texts,
+    language=texts,
+    subject_blocked=st.integers(0, 99),
+    appeal=texts,
+    appealed_from=texts,
+    before=texts,
     attempts=st.integers(0, 99),
+    failures=texts,
     first_failed_at=st.floats(0, 2e9),
     tried=texts,
+    safe_copy=st.none()
+    | st.builds(
+        SafeCopy,
+        name=texts,
+        sha256=texts,
+        media_type=texts,
+        width_px=st.integers(1, 2048),
+        height_px=st.integers(1, 2048),
+    ),
+    approval=texts,
+    audit=texts,
+    decided_on=st.none() | st.builds(Seen, st.integers(1, 99), st.just("ab" * 32)),
+    looks_like=st.none()
+    | st.builds(
+        LooksLike,
+        sha256=texts,
+        upload_id=texts,
+        state=texts,
+        decided_by=texts,
+        distance=st.integers(0, 31),
+    ),
+    subject=texts,
     created_at=st.floats(0, 4e9),
     updated_at=st.floats(0, 4e9),
 )
@@ -193,3 +226,12 @@ def test_an_upload_may_name_who_hears_of_it(named: str, hears: str) -> None:
     """Its own address, the configured one, or nobody."""
     avatar = Avatar(upload_id="a", state=AvatarState.QUEUED, seq=1, callback_url=named)
     assert callback_url_of(avatar, "https://default.example/") == hears
+
+
+def test_a_status_line_says_what_each_model_said() -> None:
+    """One number where one model judged alone."""
+    one = Avatar(upload_id="a", state=AvatarState.APPROVED, seq=2, probability=0.01)
+    both = dataclasses.replace(one, second_probability=0.25)
+    assert "probability 0.010" in _status_line("a", one)
+    assert "second model" not in _status_line("a", one)
+    assert "probability 0.010  second model 0.250" in _status_line("a", both)

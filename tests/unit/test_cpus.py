@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from worker.cpus import allowed_cpus
+from worker.resources import allowed_cpus
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.fuzz.decode import LIMITS, run
 
 
+@pytest.mark.process
 def test_mutated_files_end_in_pixels_or_a_refusal() -> None:
     """No crash, no hang, no memory above the limit; both endings occur."""
     tally = run(cases=600, seed=7)

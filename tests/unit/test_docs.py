@@ -18,7 +18,7 @@ import pytest
 from producer.contract import check_upload_id
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.zh-CN.md", ROOT / "SECURITY.md"])
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.zh-CN.md", ROOT / "SECURITY.md"])
 
 
 def snippets(language: str) -> list[tuple[str, str]]:
@@ -33,6 +33,7 @@ def test_python_snippets_are_python(page: str, text: str) -> None:
     compile(text, page, "exec")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("page", "text"), snippets("php"))
 def test_php_snippets_are_php(page: str, text: str, tmp_path: Path) -> None:
     """They pass php -l."""
@@ -69,7 +70,8 @@ def test_commands_named_in_the_operations_page_exist() -> None:
 
 def function(name: str) -> Callable[..., Any]:
     """A function of the integration page, ready to call."""
-    (text,) = [text for _, text in snippets("python") if f"def {name}(" in text]
+    text, *others = [text for _, text in snippets("python") if f"def {name}(" in text]
+    assert all(one == text for one in others), "the pages of all languages show the same"
     names: dict[str, Any] = {}
     exec(compile(text, name, "exec"), names)
     found: Callable[..., Any] = names[name]
@@ -111,64 +113,3 @@ def test_the_mastodon_snippet_takes_what_mastodon_signed() -> None:
     assert upload(none, {"x-hub-signature": signed(none)}, "secret") is None
     with pytest.raises(PermissionError):
         upload(body, {"x-hub-signature": "sha256="}, "secret")
-
-
-WORDPRESS = """
-const AVATARMOD_URL = 'http://avatarmod';
-const AVATARMOD_KEY = 'avm_x';
-$meta = array(); $sent = array(); $later = array(); $is_up = false;
-function update_user_meta($id, $name, $value) { $GLOBALS['meta'][$id][$name] = (string) $value; }
-function get_user_meta($id, $name, $one) { return $GLOBALS['meta'][$id][$name] ?? ''; }
-function get_users($query) {
-    $found = array();
-    foreach ($GLOBALS['meta'] as $id => $values) {
-        if (($values[$query['meta_key']] ?? null) === $query['meta_value']) {
-            $found[] = (object) array('ID' => $id);
-        }
-    }
-    return $found;
-}
-function wp_schedule_single_event($at, $hook, $arguments) { $GLOBALS['later'][] = $arguments; }
-function avatarmod_enqueue($url, $key, $upload_id, $file) {
-    $GLOBALS['sent'][] = $upload_id;
-    return array('accepted' => $GLOBALS['is_up']);
-}
-function is_default() { return isset(my_avatar_shown(array(), 7)['force_default']); }
-$seen = array();
-$tell = function ($id, $state, $seq) use (&$seen) {
-    my_avatar_verdict(array('upload_id' => $id, 'state' => $state, 'seq' => $seq));
-    $seen[] = is_default();
-};
-[$old, $new] = array($argv[1], $argv[2]);
-my_avatar_uploaded(7, $old);
-$first = $meta[7]['avatar_upload_id'];
-$is_up = true;
-my_avatar_uploaded(7, $new);
-$second = $meta[7]['avatar_upload_id'];
-my_avatar_send(...$later[0]);
-$tell($first, 'approved', 2);
-$tell($second, 'approved', 2);
-$tell($second, 'queued', 1);
-$tell($second, 'blocked', 3);
-echo json_encode(array('sent' => $sent, 'ids' => array($first, $second), 'default' => $seen));
-"""
-
-
-@pytest.mark.skipif(shutil.which("php") is None, reason="php-cli is not installed")
-def test_the_wordpress_snippet_shows_only_the_newest_approved_picture(tmp_path: Path) -> None:
-    """A replaced picture is not sent again; neither its verdict nor a late one counts."""
-    (text,) = [text for _, text in snippets("php") if "my_avatar_verdict" in text]
-    for name in ("old.png", "new.png"):
-        (tmp_path / name).write_text(name)
-    script = tmp_path / "site.php"
-    script.write_text(text + WORDPRESS)
-    result = subprocess.run(
-        ["php", str(script), str(tmp_path / "old.png"), str(tmp_path / "new.png")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = json.loads(result.stdout)
-    assert told["sent"] == told["ids"]
-    assert told["ids"][0] != told["ids"][1]
-    assert told["default"] == [True, False, False, True]

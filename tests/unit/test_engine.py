@@ -10,13 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from producer.errors import BundleError, ConfigurationError, InferenceFailed
-from scripts.export_job import needs_reduced_range
-from scripts.parity import check_limits, compare
-from scripts.vit_graph import Vit, build_vit
-from worker.bundle import Bundle, probe_pixels
-from worker.calibration import Identity, LabelSmoothing
-from worker.engine import Engine
-from worker.memory import rss_bytes
+from worker.model.bundle import Bundle
+from worker.model.calibration import Identity, LabelSmoothing
+from worker.model.engine import Engine
+from worker.model.export.job import needs_reduced_range
+from worker.model.export.parity import check_limits, compare
+from worker.model.export.vit_graph import Vit, build_vit
+from worker.model.tensor import probe_pixels
+from worker.resources import rss_bytes
 
 SIDE_PX = 8
 

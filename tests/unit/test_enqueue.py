@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.enqueue import is_under
+from producer.client import is_under
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.unit.pictures import blotches
-from worker.flat import explain
+from tests.witness.files.drawn import hills, sand, smiley
+from worker.image.generated import explain
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -92,3 +94,94 @@ def test_photos_are_not_explained() -> None:
     """Smooth pictures with structure are none of ours."""
     for seed in range(30):
         assert explain(blotches(200, 160, seed)) is None
+
+
+def hidden_pictures() -> Iterator[np.ndarray]:
+    """200 pictures of 200 x 200 px: drawings, blotches, waves, discs; mean 0, contrast 1."""
+    dice = np.random.default_rng(0)
+    y, x = np.mgrid[0:200, 0:200]
+    for number in range(200):
+        if number < 3:
+            picture = (sand, hills, smiley)[number](200).astype(np.float64)
+        elif number < 80:
+            picture = np.asarray(blotches(200, 200, number)).astype(np.float64)
+        elif number < 140:
+            a, b, c, d = dice.uniform(0.005, 0.15, 4)
+            waves = [
+                np.sin(a * x + b * y + p) * np.cos(c * x - d * y) for p in dice.uniform(0, 1, 3)
+            ]
+            picture = np.stack(waves, axis=-1)
+        else:
+            picture = np.zeros((200, 200, 3))
+            for _ in range(6):
+                left, top, radius = *dice.uniform(20, 180, 2), dice.uniform(5, 50)
+                picture[(x - left) ** 2 + (y - top) ** 2 < radius**2] = dice.uniform(0, 255, 3)
+        yield (picture - picture.mean(axis=(0, 1))) / np.ptp(picture)
+
+
+def hiding_places() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pictures that are taken, none of them white, and the parts that could hide another."""
+    y, x = np.mgrid[0:200, 0:200]
+    disc = (x - 100) ** 2 + (y - 100) ** 2 < 45**2
+    for tile in (
+        Image.new("RGB", (200, 200), (90, 120, 200)),
+        letter_tile("A"),
+        letter_tile("MB"),
+        identicon(5, 200),
+        identicon(8, 200, 2),
+    ):
+        pixels = np.asarray(tile).astype(np.float64) * 0.9
+        assert explain(Image.fromarray(pixels.round().astype(np.uint8)))
+        ink = np.abs(pixels - pixels[0, 0]).max(axis=2) > 60
+        for place in (np.ones_like(ink), ink, ~ink, disc):
+            if place.any():
+                yield pixels, place
+
+
+def test_no_picture_can_be_hidden() -> None:
+    """At any contrast that people can see, in a part or in all of what would be taken."""
+    places = list(hiding_places())
+    for number, picture in enumerate(hidden_pictures()):
+        for contrast in ((4, 30, 127), (6, 12, 255))[number % 2]:
+            pixels, place = places[(number * 3 + contrast) % len(places)]
+            added = np.where(place[..., None], picture * contrast, 0)
+            shown = (pixels + added).round().clip(0, 255)
+            if np.ptp(shown - pixels.round()) > 3:
+                assert explain(Image.fromarray(shown.astype(np.uint8))) is None, (number, contrast)
+
+
+@pytest.mark.parametrize("quality", [75, 90])
+def test_no_picture_can_be_hidden_in_the_noise_of_jpeg(quality: int) -> None:
+    """What JPEG's own noise does not drown is found beside outlines as well."""
+    places = list(hiding_places())
+    for number, picture in list(enumerate(hidden_pictures()))[::4]:
+        contrast = (16, 30, 60, 127)[number // 4 % 4]
+        pixels, place = places[number // 4 % len(places)]
+        added = np.where(place[..., None], picture * contrast, 0)
+        shown = Image.fromarray((pixels + added).round().clip(0, 255).astype(np.uint8))
+        assert explain(jpeg(shown, quality)) is None, (number, contrast)
+
+
+def test_a_letter_over_a_faint_photograph_is_no_tile() -> None:
+    """Half the contrast is not explained either."""
+    ground = 150 + (sand(256).astype(np.float64) - 150) * 0.5
+    image = Image.fromarray(ground.round().astype(np.uint8))
+    font = ImageFont.load_default(90)
+    ImageDraw.Draw(image).text((128, 128), "H", (255, 255, 255), font, anchor="mm")
+    assert explain(image) is None
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_picture_of_dots_in_a_letter_is_no_tile(share: float) -> None:
+    """Two colours and nearly the letter's shape, but dots and holes draw something else in it."""
+    pixels = np.asarray(letter_tile("W", 400)).copy()
+    ink = np.abs(pixels.astype(np.int16) - pixels[0, 0]).max(axis=2) > 200
+    dots = np.random.default_rng(0).random(ink.shape) < share * (smiley(400)[..., 0] < 200)
+    pixels[dots & ink] = pixels[0, 0]
+    assert explain(Image.fromarray(pixels)) is None
+
+
+def test_large_gradients() -> None:
+    """Of any size, without a multiple of their memory."""
+    ramp = np.broadcast_to(np.linspace(20, 220, 2400)[:, None, None], (2400, 2400, 3))
+    assert explain(Image.fromarray(ramp.astype(np.uint8))) == "gradient"

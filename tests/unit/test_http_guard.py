@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
+import threading
+import time
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
 from producer import http_guard
-from producer.http_guard import BlockedAddress, GuardedTransport, is_public, parse_networks
+from producer.http_guard import BlockedAddress, GuardedTransport, connect_first, guarded_client
+from producer.networks import is_public, parse_networks
 
 PRIVATE = [
     "0.0.0.0",
@@ -50,6 +55,19 @@ PRIVATE = [
     "fec0::1",
     "ff02::1",
     "ff0e::1",
+    # Around the ranges that registries added late, and what only 2000::/3 does not hold.
+    "168.63.129.16",
+    "192.88.99.0",
+    "192.88.99.255",
+    "3fff::1",
+    "3fff:fff:ffff::1",
+    "5f00::1",
+    "5fff::1",
+    "4000::1",
+    "1fff::1",
+    "::ffff:0:10.0.0.1",
+    "::ffff:0:1.1.1.1",
+    "2001::1",
 ]
 
 PUBLIC = [
@@ -63,6 +81,11 @@ PUBLIC = [
     "::ffff:1.1.1.1",
     "64:ff9b::1.1.1.1",
     "2002:101:101::1",
+    "168.63.129.15",
+    "168.63.129.17",
+    "192.88.98.255",
+    "192.88.100.0",
+    "2a00:1450:4001::1",
 ]
 
 
@@ -78,22 +101,60 @@ def test_a_public_address_is_public(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
+class Stream(httpcore.NetworkStream):
+    """A server that says where it was reached, as whom, and over what."""
+
+    def __init__(self, address: str, answers: dict[str, bytes]) -> None:
+        self._address = address
+        self._answers = answers
+        self._sni = ""
+        self._left = b""
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        self._sni = options.get("server_hostname") or args[1]
+        return self
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
+        lines = buffer.decode().split("\r\n")
+        path = lines[0].split(" ")[1]
+        host = next(line[6:] for line in lines if line.lower().startswith("host: "))
+        said = json.dumps({"to": self._address, "host": host, "sni": self._sni}).encode()
+        end = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(said) + said
+        self._left = self._answers.get(path, end)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        answer, self._left = self._left, b""
+        return answer
+
+    def close(self) -> None:
+        return
+
+    def get_extra_info(self, info: str) -> Any:
+        return None
+
+
+class Sockets(httpcore.NetworkBackend):
+    """Notes every connection that is made; nothing leaves the test."""
+
+    def __init__(self, **answers: bytes) -> None:
+        self.reached: list[str] = []
+        self._answers = {f"/{path}": answer for path, answer in answers.items()}
+
+    def connect_tcp(self, host: str, *_: Any, **__: Any) -> httpcore.NetworkStream:
+        self.reached.append(host)
+        return Stream(host, self._answers)
+
+
 def reach(url: str, *networks: str) -> httpx.Response:
     """Send through the guard to a stub that answers what it was asked."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        sni = request.extensions["sni_hostname"]
-        return httpx.Response(
-            200, json={"to": request.url.host, "host": request.headers["host"], "sni": sni}
-        )
-
-    transport = GuardedTransport(
-        parse_networks(networks), total_s=5.0, inner=httpx.MockTransport(answer)
-    )
+    transport = GuardedTransport(parse_networks(networks), total_s=5.0, backend=Sockets())
     with httpx.Client(transport=transport, trust_env=False) as client:
         return client.get(url)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "url",
     [
@@ -123,12 +184,13 @@ def test_no_spelling_reaches_a_private_address(url: str) -> None:
         reach(url)
 
 
+@pytest.mark.process
 def test_an_allowed_network_is_reached() -> None:
     """Only the one that is listed."""
     assert reach("http://127.0.0.1:8080/", "127.0.0.0/8").json() == {
         "to": "127.0.0.1",
         "host": "127.0.0.1:8080",
-        "sni": "127.0.0.1",
+        "sni": "",
     }
     with pytest.raises(BlockedAddress):
         reach("http://10.0.0.1/", "127.0.0.0/8", "::/0")
@@ -166,32 +228,87 @@ def test_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.Mo
 def test_a_relative_redirect_goes_to_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not to the bare address, where no certificate and no virtual host would match."""
     names(monkeypatch, "1.1.1.1")
-    seen = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append((request.headers["host"], request.url.path))
-        if request.url.path == "/a":
-            return httpx.Response(302, headers={"location": "/b"})
-        return httpx.Response(200)
-
-    transport = GuardedTransport(total_s=5.0, inner=httpx.MockTransport(answer))
+    moved = b"HTTP/1.1 302 Found\r\nlocation: /b\r\ncontent-length: 0\r\n\r\n"
+    sockets = Sockets(a=moved)
+    transport = GuardedTransport(total_s=5.0, backend=sockets)
     with httpx.Client(transport=transport, follow_redirects=True, trust_env=False) as client:
-        assert client.get("https://pictures.example/a").status_code == 200
-    assert seen == [("pictures.example", "/a"), ("pictures.example", "/b")]
+        answer = client.get("https://pictures.example/a")
+    assert answer.json()["host"] == "pictures.example"
+    assert answer.url == "https://pictures.example/b"
+    assert sockets.reached == ["1.1.1.1", "1.1.1.1"]
 
 
-def test_an_address_that_does_not_answer_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server with a dead IPv6 route is reached at its other address."""
-    names(monkeypatch, "1.1.1.1", "8.8.8.8")
+class TestSeveralAddresses:
+    """RFC 8305: whoever answers first; nobody waits for the silent."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.host == "1.1.1.1":
-            raise httpx.ConnectError("no route")
-        return httpx.Response(200)
+    def connect(self, *answers: float | None) -> tuple[str, float, list[str]]:
+        """Connect where the n-th address takes so many seconds, or refuses (None)."""
+        times = {f"10.0.0.{n}": answer for n, answer in enumerate(answers)}
+        closed: list[str] = []
 
-    transport = GuardedTransport(total_s=5.0, inner=httpx.MockTransport(answer))
-    with httpx.Client(transport=transport, trust_env=False) as client:
-        assert client.get("https://pictures.example/a").status_code == 200
+        def attempt(address: str) -> httpcore.NetworkStream:
+            seconds = times[address]
+            if seconds is None:
+                raise httpcore.ConnectError("refused")
+            time.sleep(seconds)
+            stream = Stream(address, {})
+            stream.close = lambda: closed.append(address)  # type: ignore[method-assign]
+            return stream
+
+        started_s = time.monotonic()
+        found = connect_first([ipaddress.ip_address(a) for a in times], attempt, 2.0)
+        assert isinstance(found, Stream)
+        return found._address, time.monotonic() - started_s, closed
+
+    def test_an_address_that_swallows_packets_costs_a_quarter_of_a_second(self) -> None:
+        """A server with a dead route is reached at its other address at once."""
+        address, took_s, _ = self.connect(30.0, 0.0)
+        assert address == "10.0.0.1"
+        assert 0.2 < took_s < 15
+
+    def test_an_address_that_refuses_costs_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next one is tried immediately."""
+        monkeypatch.setattr(http_guard, "ATTEMPT_DELAY_S", 60.0)
+        assert self.connect(None, None, 0.0)[0] == "10.0.0.2"
+
+    def test_the_slower_connection_is_closed(self) -> None:
+        """What answers after the winner is not left open."""
+        address, _, closed = self.connect(0.6, 0.0)
+        time.sleep(0.7)
+        assert (address, closed) == ("10.0.0.1", ["10.0.0.0"])
+
+    def test_both_families_are_tried_in_turn(self) -> None:
+        """Six dead IPv6 addresses do not stand before the IPv4 one."""
+        asked: list[str] = []
+
+        def attempt(address: str) -> httpcore.NetworkStream:
+            asked.append(address)
+            raise httpcore.ConnectError("refused")
+
+        addresses = [ipaddress.ip_address(f"2001:db8::{n}") for n in range(9)]
+        with pytest.raises(httpcore.ConnectError):
+            connect_first([*addresses, ipaddress.ip_address("1.1.1.1")], attempt, 1.0)
+        assert asked[:2] == ["2001:db8::0".replace("::0", "::"), "1.1.1.1"]
+        assert len(asked) == http_guard.MAX_ADDRESSES
+
+    def test_all_silent_ends_with_the_time(self) -> None:
+        """Nobody waits for an answer after the deadline."""
+        started_s = time.monotonic()
+        silent = [ipaddress.ip_address(f"10.0.0.{n}") for n in range(3)]
+        with pytest.raises(httpcore.ConnectTimeout):
+            connect_first(silent, lambda _: time.sleep(30), 0.8)  # type: ignore[arg-type,return-value]
+        assert time.monotonic() - started_s < 15
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolving counts into the one deadline of the request."""
+    end = threading.Event()
+    monkeypatch.setattr(http_guard.socket, "getaddrinfo", lambda *_, **__: end.wait(30) and [])
+    started_s = time.monotonic()
+    with guarded_client(timeout_s=0.4) as client, pytest.raises(httpx.ConnectTimeout):
+        client.get("https://pictures.example/a")
+    end.set()
+    assert time.monotonic() - started_s < 15
 
 
 def test_a_name_that_does_not_resolve_is_a_connection_error() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,14 @@ from producer.errors import (
     InsecureAddress,
     InvalidUpload,
     PrivateAddress,
+    StorageMisconfigured,
     StorageUnavailable,
 )
-from producer.http_guard import parse_networks
-from producer.images import FolderStore, check_image_reference, default_name
+from producer.image_references import check_image_reference
+from producer.image_stores import FolderStore
+from producer.images import Images, NotOurs, default_name
+from producer.networks import parse_networks
+from producer.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,22 @@ def test_a_good_reference_is_returned_unchanged(reference: str) -> None:
     assert check_image_reference(reference) == reference
 
 
+@pytest.mark.parametrize("place", ["https://xn--/b", "https://[b/", "https://b:99999/", "//xn--"])
+def test_an_address_that_is_none_is_no_picture(tmp_path: Path, place: str) -> None:
+    """Where a host sends us there, and in a record of a version that took it; erased it can be."""
+    images = Images(Settings(data_folder=tmp_path))
+    images._http = httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(302, headers={"location": place}))
+    )
+    with pytest.raises((ImageMissing, StorageUnavailable)):
+        images.fetch("https://example.org/a.png", "a")
+    if place.startswith("https://"):
+        with pytest.raises(ImageMissing):
+            images.fetch(place, "a")
+        with pytest.raises(NotOurs):
+            images.remove_of(place, "a")
+
+
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
@@ -55,7 +76,7 @@ def test_a_good_reference_is_returned_unchanged(reference: str) -> None:
         ("a/..", "leaves the image store"),
         ("file:///etc/passwd", "file:// is not fetched"),
         ("gopher://x/", "gopher:// is not fetched"),
-        ("HTTP://example.org/", "HTTP:// is not fetched"),
+        ("HTTP://example.org/", "over plain http"),
         ("s3://bucket", "is incomplete; write s3://bucket/key"),
         ("s3://bucket/", "is incomplete"),
         ("s3:///key", "is incomplete"),
@@ -63,6 +84,11 @@ def test_a_good_reference_is_returned_unchanged(reference: str) -> None:
         ("https:///a.png", "is incomplete"),
         ("https://[::1", "is no address"),
         ("https://example.org:99999/a.png", "is no address"),
+        ("https://xn--/a.png", "is no address"),
+        ("https://me@[example.org/a.png", "is no address"),
+        ("https://example.org]/a.png", "is no address"),
+        ("https://me@/a.png", "is no address"),
+        ("a\ud800b", "must be printable"),
     ],
 )
 def test_a_bad_reference_is_refused_at_once(reference: str, words: str) -> None:
@@ -234,6 +260,36 @@ class TestFolder:
             store.put("file/below", b"x")
         with pytest.raises(StorageUnavailable, match="cannot delete 'file/below'"):
             store.remove("file/below")
+
+    @pytest.mark.parametrize("wrong", ["does not exist", "is empty", "cannot be read"])
+    def test_a_folder_that_is_not_what_it_should_be_is_no_uploads_fault(
+        self, tmp_path: Path, wrong: str
+    ) -> None:
+        """Not mounted, or another one: an operator's to repair, never a missing picture."""
+        folder = tmp_path / "mount"
+        if wrong == "is empty":
+            folder.mkdir()
+        elif wrong == "cannot be read":
+            folder.write_bytes(b"a file in its place")
+        store = FolderStore(folder, max_bytes=10)
+        for act in (store.check, lambda: store.fetch("a.png"), lambda: store.fetch("x/a.png")):
+            with pytest.raises(StorageMisconfigured, match=wrong):
+                act()
+        if wrong == "is empty":
+            (folder / "other.png").write_bytes(b"x")
+            store.check()
+            with pytest.raises(ImageMissing, match="no file"):
+                store.fetch("a.png")
+
+    @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+    def test_a_file_without_the_right_to_read_it_is_no_uploads_fault(
+        self, store: FolderStore, folder: Path
+    ) -> None:
+        """The web tier's umask is not a picture's fault."""
+        (folder / "a").write_bytes(b"x")
+        (folder / "a").chmod(0)
+        with pytest.raises(StorageMisconfigured, match="may not be read by user"):
+            store.fetch("a")
 
     def test_the_folder_itself_may_be_a_link(self, tmp_path: Path, folder: Path) -> None:
         """An operator may move the images to another disk."""

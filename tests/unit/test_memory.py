@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from worker import memory
+from worker import resources as memory
 
 
 def test_memory_is_given_back_until_the_process_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_numbers_are_bytes() -> None:
 #: Free a large block, which raises glibc's own threshold; is a smaller one mapped apart after that?
 _TEAR = """
 import ctypes, sys
-from worker import memory
+from worker import resources as memory
 if sys.argv[1] == "unmap":
     memory.unmap_large_blocks()
 c = ctypes.CDLL(None)
@@ -57,6 +57,7 @@ print(ctypes.c_size_t.from_address(block - 8).value >> 1 & 1)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux" or sys.maxsize < 2**32, reason="glibc's 64-bit chunks")
 @pytest.mark.parametrize(("argument", "mapped"), [("default", "0"), ("unmap", "1")])
 def test_large_blocks_are_mapped_apart_when_asked(argument: str, mapped: str) -> None:

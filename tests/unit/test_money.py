@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from worker.tools.figures import unit
 from worker.tools.money import MonthlyCost, Prices
 
 
@@ -34,3 +35,8 @@ def test_json_rounds_money_to_fen() -> None:
     """What programs read is what people read."""
     month = MonthlyCost(uploads_per_day=7, gray_share=1 / 3, prices=Prices())
     assert month.to_json()["cloud_yuan_per_month"] == 0.1
+
+
+def test_another_currency_is_named_wherever_amounts_are_shown() -> None:
+    """Yuan by default, else the code; amounts themselves are never converted."""
+    assert (unit("CNY"), unit("EUR")) == ("yuan", "EUR")

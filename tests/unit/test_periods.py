@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 
-from worker.ledger_reads import day_bounds, period_bounds
+from worker.ledger.queries import day_bounds, period_bounds
 
 
 def at(text: str, zone: str) -> float:

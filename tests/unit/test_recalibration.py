@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.calibration import Identity
+from worker.model.calibration import Identity
 from worker.tools.recalibration import FEWEST_OF_EACH, TooFewPictures, check_enough, recalibrate
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -15,12 +18,16 @@ import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from producer.cli import COMMANDS
-from scripts import list_licences
+from producer.installed import how_to_install
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
+#: How an extra is added on a server, and in a clone.
+SERVER = "sudo deploy/install.sh --extras all,tuning"
+CLONE = f"{sys.executable} -m pip install -c requirements.lock -e '.[all,tuning]'"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 MANIFESTS = [
     document
@@ -40,9 +47,47 @@ def analyze() -> str:
     return program
 
 
+def brought_by(*extras: str) -> set[str]:
+    """Names of the installed packages that the project needs with these extras."""
+    waiting, seen = [("avatar-moderation", extra) for extra in ("", *extras)], set()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform or Python
+        seen.add((name, extra))
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(need.name), more) for more in ("", *need.extras)]
+    return {name for name, _ in seen} - {"avatar-moderation"}
+
+
+@functools.cache
+def licences() -> dict[str, str]:
+    """What pip-licenses reads of every installed package."""
+    command = [
+        str(Path(sys.executable).parent / "pip-licenses"),
+        "--with-system",
+        "--from=mixed",
+        "--format=json",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {canonicalize_name(row["Name"]): row["License"] for row in json.loads(answer.stdout)}
+
+
+#: Not to be linked into a service that others install without a thought; the Lesser GPL asks
+#: nothing of a program that imports a library as it is.
+REFUSED = re.compile(
+    r"\bA?GPL\b|(?<!Lesser )General Public License|Affero|UNKNOWN|^$", re.IGNORECASE
+)
+
+
 def test_the_producer_alone_installs_nothing_heavy() -> None:
     """A web tier gets neither arrays nor models nor picture codecs nor a database layer."""
-    found = set(list_licences.closure([]))
+    found = brought_by()
     assert "celery" in found
     assert not found & {
         "numpy",
@@ -55,12 +100,12 @@ def test_the_producer_alone_installs_nothing_heavy() -> None:
     }
 
 
+@pytest.mark.process
 def test_every_licence_is_known_and_none_is_refused() -> None:
-    """Of everything that the extra `all` brings."""
-    licences = {name: list_licences.licence_of(name) for name in list_licences.closure(["all"])}
-    assert len(licences) > 50
-    assert [name for name, licence in licences.items() if not licence] == []
-    assert [n for n, licence in licences.items() if list_licences.is_refused(licence)] == []
+    """Of everything that any extra for a running service brings."""
+    names = brought_by("all", "tracing", "postgresql", "mysql", "parquet", "export-light")
+    assert len(names) > 50
+    assert {n: licences()[n] for n in names if REFUSED.search(licences()[n])} == {}
 
 
 @pytest.mark.parametrize(
@@ -70,14 +115,17 @@ def test_every_licence_is_known_and_none_is_refused() -> None:
         ("GNU Affero General Public License v3", True),
         ("LGPL-3.0-or-later", False),
         ("GNU Lesser General Public License v3 (LGPLv3)", False),
+        ("GNU General Public License v3 (GPLv3)", True),
+        ("UNKNOWN", True),
         ("MIT", False),
     ],
 )
 def test_which_licences_are_refused(licence: str, refused: bool) -> None:
     """The Lesser GPL may be imported as it is; the GPL may not."""
-    assert list_licences.is_refused(licence) is refused
+    assert bool(REFUSED.search(licence)) is refused
 
 
+@pytest.mark.process
 def test_compose_is_valid() -> None:
     """By the Compose specification's own schema."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
@@ -97,6 +145,7 @@ def test_compose_starts_what_exists_and_locks_it_down() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"]
         assert service["healthcheck"]["test"]
+        assert "profiles" not in service, "it starts without being asked for"
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"]
@@ -104,7 +153,13 @@ def test_compose_starts_what_exists_and_locks_it_down() -> None:
     # As root without DAC_OVERRIDE the image's entry point fails at its second start.
     assert services["redis"]["user"] == "999:1000"
     assert "cap_add" not in services["redis"]
-    assert services["api"]["profiles"] == ["console"]
+    # `docker compose up -d` starts everything that the first verdict needs, the API too.
+    assert {n for n, service in services.items() if "profiles" not in service} == {
+        "redis",
+        "worker",
+        "io",
+        "api",
+    }
     assert services["rabbitmq"]["profiles"] == ["rabbitmq"]
 
 
@@ -165,6 +220,7 @@ def test_the_scaled_object_follows_kedas_types() -> None:
     assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest
 
 
+@pytest.mark.process
 def test_the_daemon_finds_no_mistake_in_the_units(tmp_path: Path) -> None:
     """By systemd-analyze verify, with programs where the units name them."""
     program = analyze()
@@ -180,6 +236,7 @@ def test_the_daemon_finds_no_mistake_in_the_units(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_units_are_exposed_little(unit: Path) -> None:
     """As docs/security.md says: at most 1.4 of 10, by systemd-analyze security."""
@@ -188,6 +245,7 @@ def test_units_are_exposed_little(unit: Path) -> None:
     assert result.returncode == 0, result.stdout[-300:] + result.stderr
 
 
+@pytest.mark.process
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Every page is in the navigation; links and anchors between pages lead somewhere."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
@@ -209,13 +267,63 @@ def test_every_extra_named_in_the_documents_exists() -> None:
     """Pip warns about an unknown extra and installs without it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("README*.md"), ROOT / "deploy" / "install.sh"]
+    pages += [*ROOT.glob("producer/**/*.py"), *ROOT.glob("worker/**/*.py")]
     text = "".join(page.read_text("utf-8") for page in pages)
-    named = re.findall(r"avatar-moderation\[([a-z0-9,-]+)\]", text)
+    named = re.findall(
+        r"""\.\[([a-z0-9,-]+)\]|--extras (all[a-z,-]*[a-z])|how_to_install\(["']([a-z0-9-]+)""",
+        text,
+    )
     assert named
-    extras = {extra for group in named for extra in group.split(",")}
+    extras = {extra for groups in named for extra in "".join(groups).split(",")}
+    assert {"all", "tuning", "export-light"} <= extras
     assert extras - set(project["optional-dependencies"]) == set()
 
 
+def test_no_page_and_no_message_asks_an_index_for_this_package() -> None:
+    """It is not published there: `pip install avatar-moderation[...]` would find nothing."""
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("README*.md")]
+    pages += [*ROOT.glob("producer/**/*.py"), *ROOT.glob("worker/**/*.py")]
+    found = [
+        p for p in pages if re.search(r"install\s+['\"]?avatar-moderation", p.read_text("utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "here", "said"),
+    [
+        ("/opt/avatarmod/releases/1", "/opt/avatarmod/releases/1/lib/producer/extras.py", SERVER),
+        ("/home/ann/clone/.venv", str(ROOT / "producer/extras.py"), f"cd {ROOT} && {CLONE}"),
+        (
+            "/home/ann/site",
+            "/home/ann/site/lib/producer/extras.py",
+            "'/path/of/the/clone[all,tuning]'",
+        ),
+    ],
+    ids=["server", "clone", "elsewhere"],
+)
+def test_what_is_missing_is_said_with_the_command_that_adds_it(
+    prefix: str, here: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the way in which it was installed here."""
+    monkeypatch.setattr(sys, "prefix", prefix)
+    monkeypatch.setattr("producer.installed.__file__", here)
+    assert said in how_to_install("tuning")
+    assert "all,all" not in how_to_install("all")
+
+
+def test_the_installed_command_runs_as_the_service() -> None:
+    """Its user, its file of settings, each secret under the name that systemd gives it."""
+    script = (ROOT / "deploy" / "avatarmod").read_text()
+    assert os.access(ROOT / "deploy" / "avatarmod", os.X_OK)
+    assert "AVATARMOD_ENV_FILE=$etc/avatarmod.env" in script
+    assert '"$secrets/avatarmod_${file##*/}"' in script
+    assert "setpriv --reuid=avatarmod" in script
+    installer = (ROOT / "deploy" / "install.sh").read_text()
+    assert "readonly COMMAND=/usr/local/bin/avatarmod" in installer
+
+
+@pytest.mark.process
 def test_the_installer_is_a_program() -> None:
     """The shell can read it."""
     script = ROOT / "deploy" / "install.sh"

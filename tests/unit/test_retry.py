@@ -31,13 +31,16 @@ EXPECTED: dict[str, str] = {
     "StorageUnavailable": "retry",
     "StorageMisconfigured": "retry",
     "DecoderUnavailable": "retry",
+    "NeedsLonger": "retry",
     "ProviderUnavailable": "retry",
     "ProviderRateLimited": "retry",
     "ProviderSilent": "retry",
     "ProviderAnswerUnknown": "retry",
     "CallbackFailed": "retry",
     "LedgerUnavailable": "retry",
+    "BrokerUnavailable": "retry",
     "QueueFull": "retry",
+    "StorageFull": "retry",
     "Permanent": "bury",
     "InferenceFailed": "bury",
     "ProviderRejectedImage": "bury",
@@ -106,11 +109,27 @@ def test_what_nobody_foresaw_is_tried_again(error: Exception) -> None:
 def test_the_schedule_is_kept_and_then_it_ends(stage: Stage) -> None:
     """Each attempt has its delay; the one after the last is a dead letter."""
     schedule = retry.SCHEDULES_S[stage]
-    error = errors.StorageUnavailable("no answer")
+    error = errors.DecoderUnavailable("no process")
     delays = [decide(error, stage=stage, attempt=n) for n in range(1, len(schedule) + 1)]
     assert delays == [retry.Retry(delay) for delay in schedule]
     assert list(schedule) == sorted(schedule)
     end = decide(error, stage=stage, attempt=len(schedule) + 1)
+    assert end == retry.DeadLetter("attempts_exhausted")
+
+
+@pytest.mark.parametrize("error", [errors.StorageUnavailable, errors.StorageMisconfigured])
+@pytest.mark.parametrize("stage", [Stage.MODERATE, Stage.REVIEW])
+def test_a_store_or_a_host_that_is_away_is_tried_for_hours(
+    error: type[Exception], stage: Stage
+) -> None:
+    """It comes back, or somebody repairs it; then uploads follow within ten minutes or so."""
+    schedule = retry.STORAGE_SCHEDULE_S
+    attempts = range(1, len(schedule) + 1)
+    delays = [decide(error("away"), stage=stage, attempt=n) for n in attempts]
+    assert delays == [retry.Retry(delay) for delay in schedule]
+    assert 6 * 3600 < sum(schedule) < 24 * 3600
+    assert max(schedule) <= 900
+    end = decide(error("away"), stage=stage, attempt=len(schedule) + 1)
     assert end == retry.DeadLetter("attempts_exhausted")
 
 
@@ -142,3 +161,44 @@ def test_jitter_only_ever_adds_and_never_more_than_a_fifth(
     assert isinstance(steady, retry.Retry)
     assert isinstance(spread, retry.Retry)
     assert steady.delay_s <= spread.delay_s <= steady.delay_s * (1 + retry.JITTER) + 1e-9
+
+
+NOW_S = 1_795_348_800.0  # Sun, 22 Nov 2026 12:00:00 GMT
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        ("17", 17.0),
+        ("120", 120.0),
+        (" 120 ", 120.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("999999", retry.MAX_RETRY_AFTER_S),
+        ("9" * 5000, retry.MAX_RETRY_AFTER_S),
+        ("Sun, 22 Nov 2026 12:01:00 GMT", 60.0),
+        ("Sun, 22 Nov 2026 13:01:00 +0100", 60.0),
+        ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
+        ("Sun, 22 Nov 2026 12:01:00 -0000", 60.0),
+        ("Sun, 22 Nov 2026 12:01:00", 60.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", retry.MAX_RETRY_AFTER_S),
+        ("Fri, 31 Foo 2026 23:59:59 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
+    """A date in the past is now, one far away a day; what is neither is ignored."""
+    assert retry.retry_after_s(value, now_s=NOW_S) == seconds
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d+ [A-Z][a-z]{2} \d+ [\d:]+ \S*"))
+def test_no_retry_after_breaks_anything(value: str) -> None:
+    """Whatever a server writes there, the answer is a bounded number of seconds or none."""
+    seconds = retry.retry_after_s(value, now_s=NOW_S)
+    assert seconds is None or 0 <= seconds <= retry.MAX_RETRY_AFTER_S

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from producer.contract import Decision
 from producer.errors import ProviderUnavailable
+from producer.findings import Decision
 from tests.providers.support import settings, tiny_jpeg
 from worker.review.registry import build_provider
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +14,10 @@ import pytest
 from producer.contract import Region
 from producer.errors import ConfigurationError
 from producer.settings import load_settings
+from worker.review import providers
+from worker.review.providers import ADAPTERS
+from worker.review.providers.base import ReviewProvider
+from worker.review.providers.fields import ProviderLimits
 from worker.review.registry import build_providers
 from worker.settings import WorkerSettings
 
@@ -56,6 +65,38 @@ class TestReading:
         """Printing the settings shows no key."""
         settings = load(monkeypatch, TENCENT_SECRET_KEY="verysecretkey")
         assert "verysecretkey" not in repr(settings)
+
+
+class TestOneProviderAFile:
+    @pytest.mark.parametrize("name", ADAPTERS)
+    def test_table_adapter_and_settings_agree(self, name: str) -> None:
+        """The table's line leads to an adapter of that name, and its settings are read."""
+        module_name, _, class_name = ADAPTERS[name].partition(":")
+        adapter = getattr(importlib.import_module(module_name), class_name)
+        assert issubclass(adapter, ReviewProvider)
+        assert adapter.name == name
+        assert {f"{name}_{field.name}" for field in dataclasses.fields(ProviderLimits)} <= set(
+            WorkerSettings.model_fields
+        )
+
+    def test_no_file_is_left_out_of_the_table(self) -> None:
+        """Who adds the settings and forgets the line hears of it here."""
+        folder = Path(providers.__file__).parent
+        assert {path.name for path in folder.glob("*_settings.py")} == {
+            f"{name}_settings.py" for name in ADAPTERS
+        }
+
+    @pytest.mark.process
+    def test_settings_load_no_sdk(self) -> None:
+        """The console and the command line read every setting and use none of the SDKs."""
+        code = (
+            "import sys, worker.settings; print([m for m in ('oss2', 'boto3', 'tencentcloud', "
+            "'aliyunsdkcore', 'darabonba', 'httpx') if m in sys.modules])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]"
 
 
 class TestRefusals:

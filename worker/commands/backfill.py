@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import hashlib
 import json
-import re
 import shlex
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
+import humanize
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from producer.contract import Region, is_upload_id
-from producer.enqueue import Producer
+from producer.client import Producer
+from producer.contract import NO_CALLBACK
 from producer.errors import ConfigurationError
-from producer.images import Images
+from producer.images import BACKFILL, Images
 from producer.logs import configure_logging
+from producer.plain import counted
 from producer.settings import load_settings
-from worker.commands.report import print_rows
+from worker.commands.terminal import print_rows
 from worker.settings import WorkerSettings
 from worker.tools.backfill import (
+    MOST_IN_QUEUE,
     Backfill,
     BackfillFile,
     Item,
-    OnlyOne,
     Progress,
     is_running,
-    item_id,
+    only_one,
     remove,
 )
-from worker.tools.dataset import ENDINGS
-from worker.tools.words import counted
-
-#: Characters of a name that is taken as it is.
-LONGEST_NAME = 60
+from worker.tools.backfill_sources import is_copied, list_source, slug
+from worker.tools.figures import Table, span, unit, yuan
 
 
 @click.command()
@@ -59,10 +52,16 @@ LONGEST_NAME = 60
 )
 @click.option(
     "--window",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, MOST_IN_QUEUE),
     default=128,
     show_default=True,
     help="Most pictures in the queue at once.",
+)
+@click.option(
+    "--callbacks/--no-callbacks",
+    default=None,
+    help="Whether the web tier hears of the verdicts; default: where it knows the ids, so not of a "
+    "FOLDER outside the image store without --id-prefix.",
 )
 @click.option("--dry-run", is_flag=True, help="Score a sample; say how long it takes and costs.")
 @click.option(
@@ -77,6 +76,11 @@ LONGEST_NAME = 60
 @click.option("--resume", "action", flag_value="resume", help="Let it go on (with --name).")
 @click.option("--status", "action", flag_value="status", help="Show all backfills, or one by name.")
 @click.option("--forget", "action", flag_value="forget", help="Drop a finished one (with --name).")
+@click.option(
+    "--safe-copies",
+    is_flag=True,
+    help="Without SOURCE: make the safe copies that approved uploads lack.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def backfill(
     source: str | None,
@@ -84,9 +88,11 @@ def backfill(
     id_prefix: str,
     rate: float | None,
     window: int,
+    callbacks: bool | None,
     dry_run: bool,
     sample_size: int,
     action: str | None,
+    safe_copies: bool,
     as_json: bool,
 ) -> None:
     """Send existing pictures through the queue at low priority; the same command goes on.
@@ -96,6 +102,15 @@ def backfill(
     """
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "backfill")
+    if safe_copies:
+        if source is not None or action is not None:
+            raise click.UsageError("--safe-copies goes through the records; give no SOURCE")
+        from worker.commands.backfill_copies import make_missing_copies
+
+        make_missing_copies(
+            settings, rate=rate, callbacks=callbacks is not False, dry_run=dry_run, as_json=as_json
+        )
+        return
     folder = settings.data_folder / "backfills"
     if action is not None:
         _act(folder, action, name, as_json)
@@ -110,8 +125,8 @@ def backfill(
             _list(settings, file, source, id_prefix)
             _dry_run(settings, file, source, sample_size, as_json)
         return
-    path = folder / f"{_slug(name or source)}.sqlite3"
-    with OnlyOne(path):
+    path = folder / f"{slug(name or source)}.sqlite3"
+    with only_one(path):
         is_new = not path.exists()
         with BackfillFile(path) as file:
             try:
@@ -122,7 +137,9 @@ def backfill(
                 raise
             total = sum(file.counts().values())
             file.note("paused", "")
-            finished = _run(settings, file, source, id_prefix, rate, window)
+            if callbacks is None:
+                callbacks = bool(id_prefix) or not is_copied(settings, source)
+            finished = _run(settings, file, source, rate, window, callbacks)
             outcomes = file.outcomes()
     if as_json:
         found = {"finished": finished, "total": total, "outcomes": dict(outcomes)}
@@ -144,93 +161,20 @@ def _said(outcomes: Counter[str]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "–"
 
 
-def list_source(settings: WorkerSettings, source: str, prefix: str) -> Iterator[Item]:
-    """Every picture of a source.
-
-    Raises:
-        ConfigurationError: there is no such source, the CSV lacks its column, or no id can begin
-            with the prefix.
-    """
-    if not is_upload_id(prefix + "x"):
-        raise ConfigurationError(
-            f"--id-prefix {prefix[:80]!r} cannot begin an upload id: use A-Z a-z 0-9 . _ : @ / - "
-            "and no part . or .. between slashes"
-        )
-    if source.startswith("s3://"):
-        yield from _list_s3(settings, source, prefix)
-    elif Path(source).is_dir():
-        root = Path(source)
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix.lower() in ENDINGS:
-                relative = path.relative_to(root).as_posix()
-                yield Item(item_id(prefix, relative), _folder_reference(settings, root, relative))
-    elif Path(source).is_file():
-        yield from _list_csv(Path(source), prefix)
-    else:
-        raise ConfigurationError(f"no folder or file {source}")
-
-
-def _folder_reference(settings: WorkerSettings, root: Path, relative: str) -> str:
-    """The picture's name in the image store, where a copy is put if it does not lie there."""
-    inside = _inside_store(settings, root)
-    return (
-        f"{inside}{relative}" if inside is not None else f"backfill/{_slug(str(root))}/{relative}"
-    )
-
-
-def _inside_store(settings: WorkerSettings, root: Path) -> str | None:
-    store = settings.image_folder
-    if store.startswith("s3://"):
-        return None
-    with contextlib.suppress(ValueError):
-        inside = root.resolve().relative_to(Path(store).resolve()).as_posix()
-        return "" if inside == "." else f"{inside}/"
-    return None
-
-
-def _list_s3(settings: WorkerSettings, source: str, prefix: str) -> Iterator[Item]:
-    from producer.images import make_s3_client
-
-    parts = urlsplit(source)
-    start = parts.path.lstrip("/")
-    pages = make_s3_client(settings).get_paginator("list_objects_v2")
-    for page in pages.paginate(Bucket=parts.netloc, Prefix=start):
-        for entry in page.get("Contents", ()):
-            key = entry["Key"]
-            if entry["Size"]:
-                relative = key[len(start) :].lstrip("/") or key
-                yield Item(item_id(prefix, relative), f"s3://{parts.netloc}/{key}")
-
-
-def _list_csv(path: Path, prefix: str) -> Iterator[Item]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "upload_id" not in (reader.fieldnames or ()):
-            raise ConfigurationError(
-                f"{path} needs the column upload_id; it has: {', '.join(reader.fieldnames or ())}"
-            )
-        for number, row in enumerate(reader, start=2):
-            region = (row.get("region") or "").strip()
-            if region and region not in tuple(Region):
-                raise ConfigurationError(
-                    f"{path}, line {number}: region {region!r}; use {' or '.join(Region)}"
-                )
-            yield Item(prefix + row["upload_id"], (row.get("image") or "").strip(), region)
-
-
 def _run(
     settings: WorkerSettings,
     file: BackfillFile,
     source: str,
-    prefix: str,
     rate: float | None,
     window: int,
+    callbacks: bool,
 ) -> bool:
-    from worker.supervisor import stop_on_signals
+    from worker.process.supervisor import stop_on_signals
 
+    if settings.callback_url and not callbacks:
+        click.echo("No callbacks: the web tier does not hear of these verdicts.", err=True)
     root, images = Path(source), Images(settings)
-    copies = root.is_dir() and _inside_store(settings, root) is None
-    start = f"backfill/{_slug(str(root))}/"
+    start = f"{BACKFILL}/{slug(str(root))}/"
 
     def put(item: Item) -> None:
         images.put(item.image, (root / item.image.removeprefix(start)).read_bytes())
@@ -240,8 +184,9 @@ def _run(
         Producer.connect(settings),
         per_s=rate,
         window=window,
-        put=put if copies else None,
+        put=put if is_copied(settings, source) else None,
         forget=lambda item: images.remove(item.image),
+        callback_url=None if callbacks else NO_CALLBACK,
         stop=stop_on_signals(),
     )
     said_s = 0.0
@@ -282,11 +227,9 @@ def describe(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: `3 h 05 min`, `12 min`, `40 s`."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+    """For people: `3 hours and 5 minutes`, `12 minutes`, `40 seconds`."""
+    unit = "minutes" if seconds >= 90 else "seconds"
+    return humanize.precisedelta(seconds, minimum_unit=unit, format="%.0f")
 
 
 # -- dry run -------------------------------------------------------------------------------------
@@ -298,7 +241,7 @@ def _dry_run(
     from worker.tools.forecast import forecast
 
     root, images = Path(source), Images(settings)
-    start = f"backfill/{_slug(str(root))}/"
+    start = f"{BACKFILL}/{slug(str(root))}/"
 
     def read(item: Item) -> bytes:
         local = root / item.image.removeprefix(start)
@@ -318,7 +261,8 @@ def _dry_run(
         f"about {duration(found.duration_s)} with one worker and no live uploads "
         f"({1000 * found.seconds_per_picture:.0f} ms a picture)"
     )
-    click.echo(f"gray: {found.gray}; {expected:.2f} yuan for providers ({low:.2f} to {high:.2f})")
+    money = f"{yuan(expected)} {unit(settings.currency)} for providers ({span(low, high)})"
+    click.echo(f"gray: {found.gray}; {money}")
     click.echo(f"money at {'; '.join(found.routes)}")
 
 
@@ -327,7 +271,7 @@ def _dry_run(
 
 def _act(folder: Path, action: str, name: str | None, as_json: bool) -> None:
     known = sorted(folder.glob("*.sqlite3"))
-    paths = [path for path in known if name is None or path.stem == _slug(name)]
+    paths = [path for path in known if name is None or path.stem == slug(name)]
     if (name is None and action != "status") or (name is not None and not paths):
         there = ", ".join(path.stem for path in known) or "none"
         raise click.UsageError(f"give --name of a backfill; there are: {there}")
@@ -337,7 +281,7 @@ def _act(folder: Path, action: str, name: str | None, as_json: bool) -> None:
     elif not rows:
         click.echo("no backfills")
     else:
-        print_rows(Console(), *status_rows(rows))
+        print_rows(Console(), status_rows(rows))
         for row in rows:
             if hint := _hint(row):
                 click.echo(hint)
@@ -365,7 +309,7 @@ def _row(path: Path, action: str) -> dict[str, Any]:
 
 
 def _forget(path: Path) -> dict[str, Any]:
-    with OnlyOne(path):
+    with only_one(path):
         row = _row(path, "status")
         if row["state"] != "finished" and set(row["steps"]) - {"waiting"}:
             raise ConfigurationError(
@@ -382,7 +326,7 @@ def _hint(row: dict[str, Any]) -> str:
     return f"go on where it stopped with: {command}"
 
 
-def status_rows(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
+def status_rows(rows: list[dict[str, Any]]) -> Table:
     """Backfills for people, one a row."""
     header = ["name", "state", "pictures", "waiting", "in queue", "done", "outcomes", "source"]
 
@@ -401,11 +345,3 @@ def status_rows(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[object
         ]
 
     return header, [row(one) for one in rows]
-
-
-def _slug(text: str) -> str:
-    """A file name that tells sources apart; what it gives stays what it is."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
-    if plain == text and len(text) <= LONGEST_NAME:
-        return text
-    return f"{plain[-40:].strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import shutil
-import tempfile
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from producer.commands.due import say_what_is_due
+from producer.commands.shown import Rows, styled
+from producer.connect import connect_store
 from producer.errors import BundleError, ConfigurationError
 from producer.settings import load_settings
-from worker.bundle import (
-    CURRENT,
-    DESCRIPTION_FILE,
-    SHIPPED_FOLDER,
-    Bundle,
-    list_bundles,
-    promote,
-    roll_back,
-)
-from worker.calibration import calibration_to_dict, fit_isotonic, fit_platt
+from worker.commands.bundle_install import import_command, install_command
+from worker.commands.terminal import needs_tuning
+from worker.model.bundle import SHIPPED_FOLDER, Bundle, list_bundles
+from worker.model.calibration import calibration_to_dict
+from worker.model.costs import known_costs, measure, remember_cost
+from worker.model.promotion import CURRENT, promote, roll_back
+from worker.model.recipes import Recipe, list_recipes
+from worker.moderation.road import make_engine, policy_in_use
 from worker.settings import WorkerSettings
 
 
 @click.group("bundle")
 def bundle() -> None:
-    """List, show, verify and calibrate model bundles."""
+    """Install, list, show, verify and promote model bundles."""
+
+
+bundle.add_command(install_command)
+bundle.add_command(import_command)
 
 
 @bundle.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_command(as_json: bool) -> None:
-    """Show every bundle and whether its files are intact."""
+    """Show every bundle, whether its files are intact, what it costs here, and what there is more.
+
+    Costs are those measured when a bundle was installed, imported or verified on this machine.
+    """
     settings = _settings()
-    rows = [_row(name, settings) for name in list_bundles(settings.models_folder)]
+    names = list_bundles(settings.models_folder)
+    rows = [_row(name, settings) for name in names]
+    rows += [_recipe_row(recipe) for recipe in list_recipes() if recipe.name not in names]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("", "name", "id", "licence", "state"):
-        table.add_column(column, overflow="fold")
+    table = Rows()
+    for column, width in (("used as", 7), ("bundle", 26), ("cost here", 9), ("state", 20)):
+        table.add_column(column, overflow="fold", min_width=width)
     for row in rows:
-        mark = "→" if row["in_use"] else ""
-        table.add_row(mark, row["name"], row["id"] or "", row["licence"] or "", row["state"])
+        cost = "" if row["ms"] is None else f"{row['ms']:.0f} ms, {row['mb']:.0f} MB"
+        recommended = row["recommended_as"]
+        advice = f"; recommended as {recommended}" if recommended else ""
+        state = f"{row['state']}{advice}"
+        table.add_row(row["used_as"], row["id"] or row["name"], cost, state)
     Console().print(table)
 
 
@@ -63,9 +69,9 @@ def show_command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": found.id, **found.description}, indent=2))
         return
-    table = Table(box=None, show_header=False)
+    table = Rows(show_header=False)
     for key, value in _facts(found).items():
-        table.add_row(f"[bold]{key}[/bold]", value)
+        table.add_row(styled(key, "bold"), value)
     Console().print(table)
 
 
@@ -74,20 +80,13 @@ def show_command(name: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(name: str | None, as_json: bool) -> None:
     """Check every hash, load the model, score its probe and choose the micro-batch."""
-    from worker.engine import Engine
-
     settings = _settings()
     found = _load(name or settings.bundle, settings)
     try:
-        engine = Engine(
-            found,
-            execution_providers=settings.execution_providers,
-            threads=settings.threads,
-            micro_batch=settings.micro_batch,
-            max_rss_mb=settings.max_rss_mb,
-        )
+        engine, cost = measure(lambda: make_engine(settings, found))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
+    remember_cost(settings.models_folder, found.id, cost)
     if as_json:
         click.echo(json.dumps({"intact": True, **engine.description}, indent=2))
         return
@@ -123,78 +122,36 @@ def rollback_command() -> None:
 
 
 def _say_how(settings: WorkerSettings) -> None:
+    """What follows from the new `current`, and what waits for the workers that take it up."""
     if settings.bundle != CURRENT:
         click.echo(
             f"AVATARMOD_BUNDLE is {settings.bundle!r}: set it to {CURRENT!r} once, so that workers "
             "follow promotions",
             err=True,
         )
+        return
+    try:
+        store = connect_store(settings)
+    except ConfigurationError:
+        click.echo("no worker can be asked here; each takes it up when it starts")
+        return
+    alive = [worker["host"] for worker in store.workers() if worker["role"] == "moderate"]
+    where = f" ({', '.join(sorted(set(alive)))})" if alive else ""
+    click.echo(f"{len(alive)} moderate workers{where} start again with it within seconds")
+    say_what_is_due(store)
+    store.close()
 
 
-@bundle.command("calibrate")
-@click.argument("name")
-@click.argument("scores", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True
+@bundle.command(
+    "calibrate", context_settings={"ignore_unknown_options": True}, add_help_option=False
 )
-@click.option("--as", "new_name", required=True, help="Name of the bundle that carries the result.")
-def calibrate_command(name: str, scores: Path, method: str, new_name: str) -> None:
-    """Fit a calibration to labelled scores and store it in a copy of the bundle.
-
-    SCORES is a CSV file with the columns raw_score (0 to 1, of this very bundle) and explicit
-    (1 or 0).
-    """
-    settings = _settings()
-    found = _load(name, settings)
-    raw, explicit = _read_scores(scores)
-    fit = fit_platt if method == "platt" else fit_isotonic
-    try:
-        fitted = fit(raw, explicit, datetime.now(UTC).date().isoformat())
-    except ValueError as error:
-        raise click.ClickException(f"{scores}: {error}") from error
-    data = {**found.description, "name": new_name, "calibration": calibration_to_dict(fitted)}
-    made = write_copy(found, data, settings.models_folder / new_name)
-    click.echo(f"{made.id} in {made.folder}, fitted to {len(raw)} pictures")
-
-
-def write_copy(original: Bundle, data: dict[str, Any], target: Path) -> Bundle:
-    """Make a bundle with the files of another and its own description, or nothing at all."""
-    if target.exists():
-        raise click.ClickException(f"{target} exists already; choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        for path in filter(None, (original.model_path, original.reference_path)):
-            if path.parent == original.folder:
-                shutil.copy2(path, work / path.name)
-        text = json.dumps(data, indent=2) + "\n"
-        (work / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-        Bundle.load(f"{work}/", Path())
-        work.chmod(0o755)
-        os.rename(work, target)
-    except BundleError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Bundle.load(f"{target}/", Path())
-
-
-def _read_scores(path: Path) -> tuple[list[float], list[bool]]:
-    raw, explicit = [], []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                score = float(row["raw_score"])
-                label = {"1": True, "0": False}[row["explicit"].strip()]
-            except (KeyError, TypeError, ValueError, AttributeError):
-                score, label = -1.0, False
-            if not 0 <= score <= 1:
-                raise click.ClickException(
-                    f"{path}, line {number}: needs raw_score from 0 to 1 and explicit 0 or 1"
-                )
-            raw.append(score)
-            explicit.append(label)
-    return raw, explicit
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def calibrate_command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Fit a calibration to scores in a CSV file, as `avatarmod calibrate` does to pictures."""
+    with needs_tuning(ctx.command_path):
+        from worker.commands.calibrate import calibrate_scores
+    calibrate_scores.main(list(arguments), prog_name=ctx.command_path, standalone_mode=False)
 
 
 def _settings() -> WorkerSettings:
@@ -212,13 +169,41 @@ def _load(name: str, settings: WorkerSettings) -> Bundle:
 
 
 def _row(name: str, settings: WorkerSettings) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "in_use": name == settings.bundle, "id": None}
+    policy = policy_in_use(settings)
+    second = policy.second.bundle if policy.second.ask != "off" else ""
+    used_as = {settings.bundle: "first", second: "second"}.get(name, "")
+    recommended = next((r.recommended_as for r in list_recipes() if r.name == name), "")
+    row: dict[str, Any] = {
+        "name": name,
+        "in_use": name == settings.bundle,
+        "used_as": used_as,
+        "recommended_as": recommended,
+        "id": None,
+        "ms": None,
+        "mb": None,
+    }
     try:
         found = Bundle.load(name, settings.models_folder)
     except BundleError as error:
         return {**row, "licence": None, "state": str(error)}
     state = "intact, RANDOM WEIGHTS" if found.random_weights else "intact"
-    return {**row, "id": found.id, "licence": found.licence, "state": state}
+    cost = known_costs(settings.models_folder).get(found.id)
+    measured = {"ms": cost.ms, "mb": cost.mb} if cost else {}
+    return {**row, **measured, "id": found.id, "licence": found.licence, "state": state}
+
+
+def _recipe_row(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "in_use": False,
+        "used_as": "",
+        "recommended_as": recipe.recommended_as,
+        "id": None,
+        "ms": None,
+        "mb": None,
+        "licence": recipe.licence,
+        "state": f"not installed: avatarmod bundle install {recipe.name}",
+    }
 
 
 def _facts(found: Bundle) -> dict[str, str]:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import csv
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import click
+import numpy as np
+from matplotlib.axes import Axes
 from rich.console import Console
 
-from producer.contract import Region
-from producer.errors import ConfigurationError
+from producer.errors import BundleError, ConfigurationError
 from producer.logs import configure_logging
+from producer.plain import counted
 from producer.settings import load_settings
-from worker.bundle import Bundle
-from worker.calibration import calibration_to_dict
-from worker.commands.bundle import write_copy
-from worker.commands.evaluate import dataset_options, open_dataset, open_scorers, progress_bar
-from worker.commands.report import print_rows
-from worker.policy import load_policy
+from worker.commands.dataset import Dataset, dataset_options
+from worker.commands.terminal import html_option, print_rows, write_html
+from worker.model.bundle import Bundle
+from worker.model.calibration import calibration_to_dict
+from worker.model.new_bundle import copy_bundle
+from worker.moderation.road import policy_in_use
 from worker.settings import WorkerSettings
-from worker.tools import accuracy
-from worker.tools.evaluation import Evaluation, evaluate
-from worker.tools.page import Page, Series, line_chart
+from worker.tools.accuracy import QUALITY_HEADER
+from worker.tools.evaluation_page import reliability_chart
+from worker.tools.page import chart, render
 from worker.tools.recalibration import FITS, Fit, Method, TooFewPictures, recalibrate
-from worker.tools.words import counted
+from worker.tools.scoring import open_scorers
 
 
 @click.command("calibrate")
@@ -36,19 +38,10 @@ from worker.tools.words import counted
 @click.option("--method", type=click.Choice(["auto", *FITS]), default="auto", show_default=True)
 @click.option("--as", "new_name", help="Name of the new bundle; without it nothing is written.")
 @click.option("--anyway", is_flag=True, help="Write also what is no better on held-out pictures.")
-@click.option(
-    "--html",
-    "html_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write before and after as one HTML file.",
-)
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def calibrate(
-    dataset: str,
-    explicit: tuple[str, ...],
-    harmless: tuple[str, ...],
-    harmless_only: bool,
-    operators_only: bool,
+    dataset: Dataset,
     name: str | None,
     method: str,
     new_name: str | None,
@@ -63,45 +56,76 @@ def calibrate(
     """
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "calibrate")
-    if dataset == "ledger":
+    if dataset.is_ledger:
         raise click.UsageError(
-            "the ledger has labels of gray pictures only, which are no fair sample; label pictures "
-            "in folders instead"
+            "the ledger has labels of gray pictures and of audited approvals only, which together "
+            "are no fair sample; label pictures in folders instead"
         )
-    policy = load_policy(settings.policy_file)
-    with contextlib.ExitStack() as stack:
-        samples = stack.enter_context(
-            open_dataset(settings, dataset, explicit, harmless, harmless_only, operators_only)
-        )
-        # Without cut-offs: a calibration is fitted to the artefact's own scores.
-        [scorer] = open_scorers(stack, settings, [name or settings.bundle], ())
-        with progress_bar(f"scoring with {scorer.bundle.name}", len(samples)) as progress:
-            one = evaluate(scorer, samples, policy, Region.DOMESTIC, progress=progress)
-    fits = fit_all(one, scorer.bundle, method)
+    # One model is calibrated; what another says of these pictures is nothing to it.
+    policy = policy_in_use(settings).alone()
+    # Without cut-offs: a calibration is fitted to the artefact's own scores.
+    with (
+        dataset.open(settings) as samples,
+        open_scorers(settings, [name or settings.bundle], None) as [scorer],
+    ):
+        one = dataset.evaluate(settings, scorer, samples, policy)
+    judged = [j for j in one.judged if j.scored.views]
+    raw, labels = [j.scored.raw_score for j in judged], [j.explicit for j in judged]
+    fit_and_write(
+        settings, scorer.bundle, raw, labels, method, new_name, anyway, html_file, as_json
+    )
+
+
+@click.command("calibrate")
+@click.argument("name")
+@click.argument("scores", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--method", type=click.Choice(["auto", *FITS]), default="platt", show_default=True)
+@click.option("--as", "new_name", required=True, help="Name of the bundle that carries the result.")
+@click.option("--anyway", is_flag=True, help="Write also what is no better on held-out pictures.")
+def calibrate_scores(name: str, scores: Path, method: str, new_name: str, anyway: bool) -> None:
+    """Do what `avatarmod calibrate` does, from scores that are known already.
+
+    SCORES is a CSV file with the columns raw_score (0 to 1, of this very bundle) and explicit
+    (1 or 0).
+    """
+    settings = load_settings(WorkerSettings)
+    bundle = Bundle.load(name, settings.models_folder)
+    raw, labels = _read_scores(scores)
+    fit_and_write(settings, bundle, raw, labels, method, new_name, anyway, None, as_json=False)
+
+
+def fit_and_write(
+    settings: WorkerSettings,
+    bundle: Bundle,
+    raw: Sequence[float],
+    labels: Sequence[bool],
+    method: str,
+    new_name: str | None,
+    anyway: bool,
+    html_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Fit, say how good it is, and write a bundle where a name is given and the fit is better."""
+    fits = fit_all(raw, labels, bundle, method)
     best = min(fits, key=lambda fit: fit.after.brier)
-    if html_file is not None:
-        html_file.write_text(to_page(one, best, scorer.bundle), encoding="utf-8")
-        click.echo(f"wrote {html_file}", err=True)
+    write_html(html_file, lambda: to_page(best, bundle))
     if not as_json:
-        _print(Console(), scorer.bundle, fits, best)
-    written = _write(scorer.bundle, best, new_name, anyway, settings) if new_name else None
+        _print(Console(), bundle, fits, best)
+    written = _write(bundle, best, new_name, anyway, settings) if new_name else None
     if as_json:
         fits_json = [fit.to_json() for fit in fits]
-        found = {"bundle": scorer.bundle.id, "fits": fits_json, "best": best.method}
+        found = {"bundle": bundle.id, "fits": fits_json, "best": best.method}
         click.echo(json.dumps({**found, "written": written.id if written else None}))
     elif written is not None:
-        click.echo(f"{written.id} in {written.folder}")
+        click.echo(f"{written.id} in {written.folder}, fitted to {counted(len(raw), 'picture')}")
 
 
-def fit_all(one: Evaluation, bundle: Bundle, method: str) -> list[Fit]:
+def fit_all(raw: Sequence[float], labels: Sequence[bool], bundle: Bundle, method: str) -> list[Fit]:
     """The asked kind of fit, or every kind that the data suffices for.
 
     Raises:
         ConfigurationError: too few pictures; says how many more are needed.
     """
-    judged = [j for j in one.judged if j.scored.views]
-    raw = [j.scored.raw_score for j in judged]
-    labels = [j.explicit for j in judged]
     today = dt.datetime.now(dt.UTC).date().isoformat()
     fits, problem = [], None
     for kind in [cast("Method", method)] if method != "auto" else list(FITS):
@@ -124,95 +148,70 @@ def _write(
             f"on held-out pictures it is no better (Brier {best.after.brier:.4f} "
             f"against {best.before.brier:.4f}); nothing was written; --anyway writes it"
         )
-    data = {
-        **bundle.description,
-        "name": new_name,
-        "calibration": calibration_to_dict(best.calibration),
-    }
-    return write_copy(bundle, data, settings.models_folder / new_name)
+    fitted = calibration_to_dict(best.calibration)
+    data = {**bundle.description, "name": new_name, "calibration": fitted}
+    try:
+        return copy_bundle(bundle, data, settings.models_folder / new_name)
+    except BundleError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _print(console: Console, bundle: Bundle, fits: list[Fit], best: Fit) -> None:
-    console.print(
-        f"[bold]{bundle.id}[/], {best.explicit:,} explicit and "
-        f"{counted(best.harmless, 'harmless picture')}",
-        highlight=False,
-    )
-    header = ["", "Brier", "log loss", "calibration error"]
-
-    def row(name: str, quality: object) -> list[object]:
-        return [name, *(f"{v:.4f}" for v in dataclasses.astuple(quality))]  # type: ignore[call-overload]
-
-    rows = [row("now", best.before)]
-    rows += [row(f"{fit.method}, on held-out pictures", fit.after) for fit in fits]
-    print_rows(console, header, rows)
+    explicit = int(best.labels.sum())
+    harmless = counted(len(best.labels) - explicit, "harmless picture")
+    console.print(f"[bold]{bundle.id}[/], {explicit:,} explicit and {harmless}", highlight=False)
+    rows: list[list[object]] = [["now", *best.before.cells]]
+    rows += [[f"{fit.method}, on held-out pictures", *fit.after.cells] for fit in fits]
+    print_rows(console, (["", *QUALITY_HEADER], rows))
     console.print(
         f"Best: {best.method}." if best.is_better else "None is better than what the bundle has.",
         style="green" if best.is_better else "yellow",
     )
 
 
-def to_page(one: Evaluation, best: Fit, bundle: Bundle) -> str:
+def to_page(best: Fit, bundle: Bundle) -> str:
     """Before and after as one HTML file."""
-    judged = [j for j in one.judged if j.scored.views]
-    labels, now = accuracy.as_arrays([j.explicit for j in judged], [j.probability for j in judged])
-    page = Page("Calibration", f"{bundle.id}, {best.method}, {counted(len(judged), 'picture')}")
-    curves = []
-    for name, values, colour in (
-        ("before", now, "c2"),
-        ("after, on held-out pictures", best.held_out, "c1"),
-    ):
-        bins = accuracy.reliability(labels, values)
-        curves.append(
-            Series(
-                name,
-                [(b.mean_probability, b.explicit.value or 0.0) for b in bins],
-                colour,
-                dots=True,
-                band=[b.explicit.interval for b in bins],
-                titles=[f"{counted(b.count, 'picture')}, {b.explicit}" for b in bins],
-            )
-        )
-    curves.append(Series("right", [(0, 0), (1, 1)], "rejected", dashed=True))
-    steps = [n / 200 for n in range(201)]
-    mapping = [
-        Series("before", [(x, bundle.calibration.probability(x)) for x in steps], "c2"),
-        Series("after", [(x, best.calibration.probability(x)) for x in steps], "c1"),
-    ]
-    unit = (0.0, 1.0)
-    page.figures(
-        [
-            (
-                line_chart(
-                    "Reliability",
-                    curves,
-                    x_label="probability said",
-                    y_label="share explicit",
-                    x_range=unit,
-                    y_range=unit,
-                ),
-                "A calibrated model lies on the line; bands are 95 % intervals.",
+
+    def mapping(axes: Axes) -> None:
+        steps = np.linspace(0, 1, 201)
+        for name, calibration in (("before", bundle.calibration), ("after", best.calibration)):
+            axes.plot(steps, [calibration.probability(x) for x in steps], label=name)
+
+    curve = chart("Calibration", mapping, x="raw score", y="probability", unit=True)
+    return render(
+        "calibration.html",
+        title="Calibration",
+        lead=f"{bundle.id}, {best.method}, {counted(len(best.labels), 'picture')}",
+        charts=[
+            reliability_chart(
+                [
+                    ("before", best.labels, best.now),
+                    ("after, on held-out pictures", best.labels, best.held_out),
+                ]
             ),
-            (
-                line_chart(
-                    "Raw score to probability",
-                    mapping,
-                    x_label="raw score",
-                    y_label="probability",
-                    x_range=unit,
-                    y_range=unit,
-                ),
-                "What the calibration does to the model's own number.",
-            ),
-        ]
-    )
-    page.table(
-        ["", "Brier", "log loss", "calibration error"],
-        [
-            [name, *(f"{v:.4f}" for v in dataclasses.astuple(quality))]
-            for name, quality in (("before", best.before), ("after, held out", best.after))
+            (curve, "What the calibration does to the model's own number."),
         ],
+        qualities=(
+            ["", *QUALITY_HEADER],
+            [["before", *best.before.cells], ["after, held out", *best.after.cells]],
+        ),
+        notes=[] if best.is_better else ["On held-out pictures it is no better than before."],
     )
-    if not best.is_better:
-        page.text("On held-out pictures it is no better than before.", warns=True)
-    return page.render()
+
+
+def _read_scores(path: Path) -> tuple[list[float], list[bool]]:
+    raw, explicit = [], []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                score = float(row["raw_score"])
+                label = {"1": True, "0": False}[row["explicit"].strip()]
+            except (KeyError, TypeError, ValueError, AttributeError):
+                score, label = -1.0, False
+            if not 0 <= score <= 1:
+                raise click.ClickException(
+                    f"{path}, line {number}: needs raw_score from 0 to 1 and explicit 0 or 1"
+                )
+            raw.append(score)
+            explicit.append(label)
+    return raw, explicit

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from producer.installed import how_to_install
+
 try:
-    from scripts.export_onnx import export
+    from worker.model.export.command import export
 except ImportError as error:
     if (error.name or "").split(".")[0] not in ("onnx", "safetensors", "huggingface_hub"):
         raise
@@ -16,11 +18,10 @@ except ImportError as error:
     def export(arguments: tuple[str, ...]) -> None:
         """Make a bundle of an image classifier.
 
-        Its options show when its packages are there: pip install 'avatar-moderation[export-light]'.
+        Its options show when its packages are there; without them it says how to install them.
         """
         raise click.ClickException(
-            f"{_MISSING} is not installed; exporting needs: "
-            "pip install 'avatar-moderation[export-light]'"
+            f"{_MISSING} is not installed; exporting needs: " + how_to_install("export-light")
         )
 
 

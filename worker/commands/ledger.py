@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import itertools
 import json
 import sys
 import zoneinfo
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from producer.commands.shown import parse_time, safe_cell
+from producer.contract import FINAL_STATES, is_digest
 from producer.errors import ConfigurationError
+from producer.installed import how_to_install
+from producer.plain import counted
 from producer.settings import Settings, load_settings
-from worker.tools.words import counted
+from worker.tools.files import pieces
+
+if TYPE_CHECKING:
+    from worker.ledger.last_words import LastWord
 
 #: Stories with a hole that a check names.
 MOST_BROKEN = 100
@@ -30,9 +38,18 @@ def ledger() -> None:
 
 
 @ledger.command("export")
-@click.option("--since", help="From this date on (2026-11-01), in the report's time zone.")
-@click.option("--until", help="Before this date.")
-@click.option("--kind", type=click.Choice(["transition", "callback", "shadow", "opinion"]))
+@click.option("--since", help="From this age (12h, 2d) or date on, in the report's zone.")
+@click.option("--until", help="Before this age or date.")
+@click.option(
+    "--kind", type=click.Choice(["transition", "callback", "shadow", "opinion", "memory"])
+)
+@click.option("--upload", "upload_id", default="", help="Only of this upload.")
+@click.option(
+    "--sha256",
+    default="",
+    metavar="HASH",
+    help="Only of this picture: all its uploads, and what looked like it.",
+)
 @click.option(
     "--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
 )
@@ -42,21 +59,35 @@ def ledger() -> None:
     help="File to write; without it CSV goes to standard output.",
 )
 def export_command(
-    since: str | None, until: str | None, kind: str | None, form: str, out: Path | None
+    since: str | None,
+    until: str | None,
+    kind: str | None,
+    upload_id: str,
+    sha256: str,
+    form: str,
+    out: Path | None,
 ) -> None:
-    """Write events, oldest first, as CSV or Parquet; memory stays constant."""
-    from worker.ledger import Ledger
+    """Write events, oldest first, as CSV or Parquet; memory stays constant.
+
+    Of people's decisions the columns seen_seq and seen_sha256 say what they had in front of them;
+    looks_like is the sha256 of the earlier picture.
+    """
+    from worker.ledger.writer import Ledger
 
     if form == "parquet" and out is None:
         raise click.UsageError("--format parquet needs --out FILE")
+    if sha256 and not is_digest(sha256):
+        raise click.UsageError(f"{sha256[:80]!r} is no SHA-256 of 64 hexadecimal digits")
     settings = load_settings(Settings)
     book = Ledger.open(settings)
     rows = map(
         _flat_row,
         book.stream(
-            since=parse_date(since, settings.report_timezone),
-            until=parse_date(until, settings.report_timezone),
+            since=parse_time(since, settings.report_timezone),
+            until=parse_time(until, settings.report_timezone),
             kind=kind or "",
+            upload_id=upload_id,
+            sha256=sha256.lower(),
         ),
     )
     try:
@@ -74,25 +105,36 @@ def export_command(
 
 
 @ledger.command("check")
+@click.option("--repair", is_flag=True, help="Make sums and lists again where they are wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check_command(as_json: bool) -> None:
-    """Look for uploads whose story has a hole, and for events lost before they got here."""
+def check_command(repair: bool, as_json: bool) -> None:
+    """Look for holes in stories, lost events, wrong sums and lists, uploads unknown to Redis."""
     from producer.connect import connect_store
-    from worker.ledger import Ledger
+    from worker.ledger.writer import Ledger
+    from worker.tools.restore import find_open
 
     settings = load_settings(Settings)
     book = Ledger.open(settings)
     broken = book.broken_stories(MOST_BROKEN)
+    wrong = book.wrong_sums()
+    misplaced = book.wrong_uploads()
+    if wrong and repair:
+        book.add_up_again()
+    if misplaced and repair:
+        book.place_again()
     span = book.span()
-    book.close()
     waiting: int | None = None
     dropped: int | None = None
+    unknown: list[str] = []
     try:
         store = connect_store(settings)
-        waiting = int(store.redis.xlen(store.key("events")))
+        waiting = store.events.count()
         dropped = store.events.dropped()
+        found = itertools.islice(find_open(store, book), MOST_BROKEN)
+        unknown = [f"{word.upload_id}: {_last_seen(word)}" for word in found]
     except ConfigurationError:
         click.echo("no Redis runs: only the ledger was looked at", err=True)
+    book.close()
     facts = {
         "first_at": span[0] if span else None,
         "last_at": span[1] if span else None,
@@ -102,12 +144,17 @@ def check_command(as_json: bool) -> None:
             {"upload_id": upload_id, "transitions": count, "seq": seq}
             for upload_id, count, seq in broken
         ],
+        "open_but_unknown_to_redis": unknown,
+        "wrong_sums": len(wrong),
+        "sums_repaired": bool(wrong and repair),
+        "wrong_uploads": misplaced,
+        "uploads_repaired": bool(misplaced and repair),
     }
     if as_json:
         click.echo(json.dumps(facts))
     else:
         _say_checked(facts, settings.report_timezone)
-    if broken or dropped:
+    if broken or dropped or unknown or ((wrong or misplaced) and not repair):
         raise SystemExit(1)
 
 
@@ -118,6 +165,21 @@ def _say_checked(facts: dict[str, Any], zone: str) -> None:
         words = name.replace("_", " ").replace("redis", "Redis")
         value = facts[name]
         click.echo(f"{words}: {'not known' if value is None else counted(value, 'event')}")
+    unknown = facts["open_but_unknown_to_redis"]
+    click.echo(f"open uploads that Redis does not know: {len(unknown) or 'none'}")
+    for line in unknown:
+        click.echo(f"  {line}")
+    if unknown:
+        click.echo("  `avatarmod restore --from-ledger` brings them back")
+    said = "added up again" if facts["sums_repaired"] else "add --repair to add them up again"
+    wrong = facts["wrong_sums"]
+    click.echo(
+        f"sums that are not what their events come to: {f'{wrong}; {said}' if wrong else 'none'}"
+    )
+    said = "mended" if facts["uploads_repaired"] else "add --repair to mend that"
+    wrong = facts["wrong_uploads"]
+    shown = f"{wrong}; {said}" if wrong else "none"
+    click.echo(f"uploads that lists show elsewhere than their events: {shown}")
     broken = facts["broken_stories"]
     if not broken:
         click.echo("stories with a hole: none")
@@ -127,6 +189,11 @@ def _say_checked(facts: dict[str, Any], zone: str) -> None:
     for story in broken:
         kept, last = counted(story["transitions"], "transition"), story["seq"]
         click.echo(f"  {story['upload_id']}: {kept} kept, the last one is number {last}")
+
+
+def _last_seen(word: LastWord) -> str:
+    state = word.row["to_state"]
+    return f"{state}, and nobody was told" if state in FINAL_STATES else str(state)
 
 
 def _when(at: float | None, zone: str) -> str:
@@ -140,7 +207,7 @@ def _when(at: float | None, zone: str) -> str:
 def drain_command() -> None:
     """Move what waits in Redis into the ledger now; workers do this every second."""
     from producer.connect import connect_store
-    from worker.ledger import Ledger
+    from worker.ledger.writer import Ledger
 
     settings = load_settings(Settings)
     store = connect_store(settings)
@@ -152,26 +219,32 @@ def drain_command() -> None:
     click.echo(counted(total, "event"))
 
 
-def parse_date(text: str | None, zone: str) -> float | None:
-    """Midnight of an ISO date in a zone as seconds since the epoch; None stays None."""
-    if text is None:
-        return None
-    try:
-        day = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"{text!r} is no date; write it like 2026-11-01") from error
-    return (day if day.tzinfo else day.replace(tzinfo=zoneinfo.ZoneInfo(zone))).timestamp()
-
-
 def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "detail": json.dumps(row["detail"])}
+    detail = row["detail"]
+    like, seen = (_part(detail, name) for name in ("looks_like", "decided_on"))
+    return {
+        **row,
+        "detail": json.dumps(detail),
+        "looks_like": like.get("sha256", ""),
+        "seen_seq": seen.get("seq"),
+        "seen_sha256": seen.get("sha256", ""),
+    }
+
+
+def _part(detail: dict[str, Any], name: str) -> dict[str, Any]:
+    """A field of the record that is JSON itself."""
+    try:
+        found = json.loads(detail.get(name) or "{}")
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _columns() -> list[str]:
-    from worker.ledger_table import events
+    from worker.ledger.schema import events
 
     names = [column.name for column in events.columns if column.name != "cost_microyuan"]
-    return [*names, "cost_yuan"]
+    return [*names, "cost_yuan", "looks_like", "seen_seq", "seen_sha256"]
 
 
 def _write_csv(rows: Iterable[dict[str, Any]], file: Any) -> int:
@@ -179,15 +252,8 @@ def _write_csv(rows: Iterable[dict[str, Any]], file: Any) -> int:
     writer.writeheader()
     count = 0
     for count, row in enumerate(rows, 1):  # noqa: B007 - the last count is the answer
-        writer.writerow({name: _safe_cell(value) for name, value in row.items()})
+        writer.writerow({name: safe_cell(value) for name, value in row.items()})
     return count
-
-
-def _safe_cell(value: Any) -> Any:
-    """A cell that no spreadsheet runs as a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
@@ -197,11 +263,9 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "Parquet needs the Python package 'pyarrow'; install it with: "
-            "pip install 'avatar-moderation[parquet]'"
+            + how_to_install("parquet")
         ) from error
-    import itertools
-
-    numbers = {"id": pa.int64(), "seq": pa.int64(), "provider_calls": pa.int64()}
+    numbers = dict.fromkeys(("id", "seq", "provider_calls", "seen_seq"), pa.int64())
     numbers |= dict.fromkeys(
         ("at", "created_at", "probability", "raw_score", "latency_s", "step_s", "cost_yuan"),
         pa.float64(),
@@ -209,7 +273,7 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
     schema = pa.schema([(name, numbers.get(name, pa.string())) for name in _columns()])
     count = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        while group := list(itertools.islice(rows, ROW_GROUP)):
+        for group in pieces(rows, ROW_GROUP):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
     return count

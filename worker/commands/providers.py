@@ -11,14 +11,16 @@ from zoneinfo import ZoneInfo
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from producer.commands.shown import Rows, styled
 from producer.connect import connect_store
 from producer.errors import ConfigurationError
 from producer.settings import load_settings
 from worker.review.check import Check, check_provider
-from worker.review.limits import Limits, ProviderStatus
+from worker.review.leave import ProviderStatus
+from worker.review.limits import Limits
 from worker.settings import WorkerSettings
+from worker.tools.figures import unit
 
 STATE_COLOURS = {"ready": "green", "paused": "yellow", "probing": "yellow", "open": "red"}
 
@@ -102,40 +104,34 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 
 def _limits(settings: WorkerSettings) -> Limits:
     store = connect_store(settings)
-    return Limits(store.redis, store.prefix, settings, random.random)
+    return Limits(*store.limits_client(), settings, random.random)
 
 
-def _status_table(rows: list[ProviderStatus], settings: WorkerSettings) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("provider", "regions", "state", "calls/s", "under way", "waiting", "latency"):
-        table.add_column(name)
-    for name in ("calls today", "yuan today", "last error"):
-        table.add_column(name, overflow="fold")
+def _status_table(rows: list[ProviderStatus], settings: WorkerSettings) -> Rows:
+    first = ("provider", "regions", "state", "calls/s", "under way", "waiting", "latency")
+    table = Rows(*first, "calls today", f"{unit(settings.currency)} today", "last error")
     zone = ZoneInfo(settings.review_budget_timezone)
     for row in rows:
-        colour = STATE_COLOURS[row.state]
-        until = datetime.fromtimestamp(row.until, zone).strftime(" until %H:%M:%S")
-        low = " [yellow](80 % used)[/]" if row.low else ""
+        until = datetime.fromtimestamp(row.until, zone).strftime(" until %H:%M:%S %Z")
+        low = " (80 % used)" if row.low else ""
         table.add_row(
             row.name,
             ", ".join(row.regions),
-            f"[{colour}]{row.state}[/]{until if row.until else ''}",
+            styled(f"{row.state}{until if row.until else ''}", STATE_COLOURS[row.state]),
             f"{row.rate_per_s:g}",
             f"{row.in_flight} of {row.concurrency}",
             str(row.waiting),
             f"{row.latency_s:.2f} s" if row.latency_s is not None else "-",
             _used(row.calls_today, row.daily_calls) + low,
             _used(row.yuan_today, row.daily_yuan),
-            _escaped(row.reason or row.last_error) or "-",
+            row.reason or row.last_error or "-",
         )
     return table
 
 
-def _check_table(results: list[Check]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("provider", "reachable", "authenticated", "verdict", "latency", "what to fix"):
-        table.add_column(name, overflow="fold")
-    words = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
+def _check_table(results: list[Check]) -> Rows:
+    table = Rows("provider", "reachable", "authenticated", "verdict", "latency", "what to fix")
+    words = {True: styled("yes", "green"), False: styled("no", "red"), None: styled("-", "")}
     for result in results:
         table.add_row(
             result.provider,
@@ -143,7 +139,7 @@ def _check_table(results: list[Check]) -> Table:
             words[result.authenticated],
             result.verdict or "-",
             f"{result.latency_s:.2f} s" if result.latency_s is not None else "-",
-            _escaped(result.fix) or "nothing",
+            result.fix or "nothing",
         )
     return table
 
@@ -151,7 +147,3 @@ def _check_table(results: list[Check]) -> Table:
 def _used(used: float, limit: float | None) -> str:
     text = f"{used:.2f}" if isinstance(used, float) else str(used)
     return text if limit is None else f"{text} of {limit:g}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

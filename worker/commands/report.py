@@ -8,19 +8,10 @@ from typing import get_args
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from producer.settings import Settings, load_settings
-from worker.tools.report import (
-    By,
-    Report,
-    make_report,
-    money_rows,
-    period_rows,
-    shadow_rows,
-    tier_rows,
-    to_page,
-)
+from worker.commands.terminal import html_option, print_rows, write_html
+from worker.tools.report import TABLES, By, Report, make_report, saved_sentence
 
 
 @click.command()
@@ -32,16 +23,11 @@ from worker.tools.report import (
     show_default=True,
     help="Calendar periods, the present one included.",
 )
-@click.option(
-    "--html",
-    "html_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write one self-contained HTML file.",
-)
+@html_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def report(by: By, last: int, html_file: Path | None, as_json: bool) -> None:
     """Show decisions by tier, latencies, gray share, provider calls and money."""
-    from worker.ledger import Ledger
+    from worker.ledger.writer import Ledger
 
     settings = load_settings(Settings)
     ledger = Ledger.open(settings)
@@ -49,36 +35,27 @@ def report(by: By, last: int, html_file: Path | None, as_json: bool) -> None:
         made = make_report(ledger, settings, by, last)
     finally:
         ledger.close()
-    if html_file is not None:
-        html_file.write_text(to_page(made), encoding="utf-8")
-        click.echo(f"wrote {html_file}", err=True)
+    write_html(html_file, lambda: _page(made))
     if as_json:
         click.echo(json.dumps(made.to_json()))
     else:
         print_report(Console(), made)
 
 
+def _page(made: Report) -> str:
+    from worker.tools.report_page import to_page
+
+    return to_page(made)
+
+
 def print_report(console: Console, made: Report) -> None:
     """For people."""
-    tables = (period_rows(made), tier_rows(made), shadow_rows(made), money_rows(made))
-    for header, rows in tables:
+    for rows_of in TABLES:
+        header, rows = rows_of(made)
         if rows:
-            print_rows(console, header, rows)
+            print_rows(console, (header, rows))
+    for sentence in made.misses.sentences():
+        console.print(sentence, highlight=False)
     if not made.total.uploads:
         console.print("The ledger has no uploads in this time.", style="yellow")
-    console.print(
-        f"Saved against sending every picture to the cloud: [bold]{made.saved_yuan:,.4f} yuan[/] "
-        "in this time, without the machine.",
-        highlight=False,
-    )
-
-
-def print_rows(console: Console, header: list[str], rows: list[list[object]]) -> None:
-    """A plain table; all columns but the first stand right."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*("–" if cell is None else str(cell) for cell in row))
-    console.print(table)
-    console.print()
+    console.print(f"{saved_sentence(made)}, without the machine.", highlight=False)

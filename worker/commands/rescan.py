@@ -11,15 +11,15 @@ from collections.abc import Iterator
 import click
 
 from producer.connect import connect_store
-from producer.contract import Stage, callback_url_of
+from producer.contract import Stage
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.settings import load_settings
-from worker.commands.evaluate import open_scorers
-from worker.ledger_reads import LedgerReads
-from worker.policy import load_policy
+from worker.ledger.queries import LedgerReads
+from worker.moderation.road import policy_in_use
 from worker.settings import WorkerSettings
 from worker.tools.rescan import Rescan
+from worker.tools.scoring import open_scorers
 
 #: Seconds between two looks while live uploads wait.
 YIELD_S = 0.5
@@ -43,26 +43,25 @@ def rescan(dry_run: bool, rate: float | None, as_json: bool) -> None:
     Goes through the ledger, waits while live uploads do, and touches only uploads whose verdict
     differs; what a person or a provider decided stands.
     """
-    from worker.ledger import Ledger
-    from worker.supervisor import stop_on_signals
+    from worker.ledger.writer import Ledger
+    from worker.process.supervisor import stop_on_signals
 
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "rescan")
     os.nice(10)
-    stop, policy = stop_on_signals(), load_policy(settings.policy_file)
+    stop, policy = stop_on_signals(), policy_in_use(settings)
     store = connect_store(settings)
     with contextlib.ExitStack() as stack:
         ledger, images = Ledger.open(settings), Images(settings)
         stack.callback(ledger.close)
         stack.callback(images.close)
-        [scorer] = open_scorers(stack, settings, [settings.bundle], policy.boundaries())
+        [scorer] = stack.enter_context(open_scorers(settings, [settings.bundle], policy))
         work = Rescan(
             store=store,
             fetch=images.fetch,
             scorer=scorer,
             policy=policy,
             has_reviewers=lambda region: bool(settings.route_of(region)),
-            callback_url=lambda avatar: callback_url_of(avatar, settings.callback_url),
             dry_run=dry_run,
         )
         for count, _ in enumerate(work.run(upload_ids(ledger)), start=1):

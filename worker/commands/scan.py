@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,39 +14,19 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from producer.client import Producer
+from producer.commands.shown import Rows, safe_cell, styled
 from producer.connect import running_instance
-from producer.enqueue import Producer
+from producer.contract import NO_CALLBACK
 from producer.images import Images
 from producer.logs import configure_logging
+from producer.plain import counted
 from producer.settings import load_settings
-from worker.passage import Passage, Sample, clean_up, send_all, summarise
+from worker.commands.terminal import progress_bar
 from worker.settings import WorkerSettings
-
-#: Files with these endings are sent; what they really are is the decoder's business.
-ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".gif",
-        ".webp",
-        ".bmp",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".tif",
-        ".tiff",
-        ".ico",
-        ".svg",
-    ]
-)
+from worker.tools.files import pictures_below
+from worker.tools.send_and_wait import Passage, Sample, clean_up, send_all, summarise
 
 COLOURS = {
     "approved": "green",
@@ -56,6 +37,7 @@ COLOURS = {
     "queued": "cyan",
     "dead": "red",
     "failed": "red",
+    "unsent": "dim",
 }
 
 
@@ -70,7 +52,7 @@ def scan(folder: Path, as_json: bool, as_csv: bool, all_files: bool) -> None:
     Uses the instance that runs on this data folder or Redis, or starts one for the time of the
     scan. Exit code 0 also when pictures are blocked; 1 when some could not be moderated.
     """
-    from worker.supervisor import stop_on_signals
+    from worker.process.supervisor import stop_on_signals
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -82,67 +64,64 @@ def scan(folder: Path, as_json: bool, as_csv: bool, all_files: bool) -> None:
     stop = stop_on_signals()
     with instance(settings, quiet=True):
         passages, seconds = run_samples(settings, samples, stop)
-    summary = summarise(passages, seconds)
+    summary = summarise(passages, seconds, interrupted=stop.is_set())
     if as_json:
         click.echo(json.dumps({"uploads": [p.to_json() for p in passages], "summary": summary}))
     elif as_csv:
         write_csv(passages)
     else:
         print_table(Console(), passages, summary)
-    if summary["failed"]:
+    if summary["failed"] or summary["unfinished"]:
         raise SystemExit(1)
 
 
 def samples_of(folder: Path, all_files: bool = False) -> list[Sample]:
     """Files below a folder (or one file), sorted by name."""
     if folder.is_file():
-        return [Sample(folder.name, folder.read_bytes)]
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and (all_files or path.suffix.lower() in ENDINGS)
-    )
-    return [Sample(str(path.relative_to(folder)), path.read_bytes) for path in files]
+        return [Sample(_name(Path(folder.name)), folder.read_bytes)]
+    files = pictures_below(folder, all_files=all_files)
+    return [Sample(_name(path.relative_to(folder)), path.read_bytes) for path in files]
+
+
+def _name(path: Path) -> str:
+    """A file's name as text; bytes that are no UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
 def instance(settings: WorkerSettings, *, quiet: bool) -> Iterator[None]:
     """The running instance, or one that is started and stopped here."""
-    from worker.supervisor import Supervisor, wait_for_starting
+    from worker.process.instance import wait_for_starting
+    from worker.process.supervisor import Supervisor
 
     wait_for_starting(settings.data_folder)
     if settings.redis_url is not None or running_instance(settings.data_folder) is not None:
         yield
         return
-    Console(stderr=True).print("No instance is running: starting one for this scan.", style="dim")
+    Console(stderr=True).print("No instance is running: starting one for this.", style="dim")
     env = {"AVATARMOD_LOG_LEVEL": "warning"} if quiet else {}
     with Supervisor(settings, env):
         yield
 
 
 def run_samples(
-    settings: WorkerSettings, samples: Sequence[Sample], stop: threading.Event
+    settings: WorkerSettings,
+    samples: Sequence[Sample],
+    stop: threading.Event,
+    callback_url: str | None = NO_CALLBACK,
 ) -> tuple[list[Passage], float]:
     """Send samples with a progress bar on standard error; decided copies are removed."""
     producer = Producer.connect(settings)
     images = Images(settings)
-    progress = Progress(
-        TextColumn("moderating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
     try:
-        with progress:
-            bar = progress.add_task("", total=len(samples))
+        with progress_bar("moderating", len(samples)) as progress:
             passages, seconds = send_all(
                 producer,
                 images,
                 samples,
-                on_settled=lambda count: progress.update(bar, completed=count),
+                on_settled=progress,
                 stop=stop,
+                callback_url=callback_url,
             )
         clean_up(images, passages)
     finally:
@@ -152,7 +131,7 @@ def run_samples(
 
 def print_table(console: Console, passages: Sequence[Passage], summary: dict[str, Any]) -> None:
     """Verdicts for people."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Rows()
     table.add_column("file", overflow="fold")
     table.add_column("verdict")
     table.add_column("probability", justify="right")
@@ -163,20 +142,21 @@ def print_table(console: Console, passages: Sequence[Passage], summary: dict[str
         row = passage.to_json()
         probability = row["probability"]
         table.add_row(
-            escape(row["file"]),
-            f"[{COLOURS[row['state']]}]{row['state']}[/]",
+            row["file"],
+            styled(row["state"], COLOURS[row["state"]]),
             "" if probability is None else f"{probability:.3f}",
-            escape(row["reason"]),
+            row["reason"],
             row["decided_by"],
             "" if row["latency_s"] is None else f"{row['latency_s']:.2f} s",
         )
     console.print(table)
     console.print(
-        f"[bold]{len(passages)} pictures[/]: "
+        f"[bold]{counted(len(passages), 'picture')}[/]: "
         + ", ".join(
             f"{summary[name]} {name}"
             for name in ("approved", "gray", "blocked", "rejected", "failed")
         )
+        + (f", {summary['unfinished']} unfinished" if summary["unfinished"] else "")
         + f"; {summary['images_per_second']:.1f} images per second"
     )
 
@@ -186,4 +166,4 @@ def write_csv(passages: Sequence[Passage]) -> None:
     rows = [p.to_json() for p in passages]
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe_cell(cell) for name, cell in row.items()} for row in rows)

@@ -14,9 +14,9 @@ from producer.errors import LedgerUnavailable
 from producer.images import Images
 from producer.logs import configure_logging
 from producer.settings import load_settings
-from worker.commands.evaluate import open_scorers
-from worker.policy import load_policy
+from worker.moderation.road import policy_in_use
 from worker.settings import WorkerSettings
+from worker.tools.scoring import open_scorers
 from worker.tools.shadow import Shadow
 
 #: Seconds between two looks at the ledger when it has nothing new.
@@ -24,7 +24,7 @@ IDLE_S = 2.0
 
 
 @click.command()
-@click.option("--bundle", "name", help="The bundle that looks on. Default: the one in use.")
+@click.option("--bundle", "name", help="The bundle that looks on, or a pair such as a+b.")
 @click.option(
     "--policy",
     "policy_file",
@@ -41,20 +41,22 @@ def shadow(
 
     Differences stand in `avatarmod report`. Runs until Ctrl-C, at the lowest priority.
     """
-    from worker.ledger import Ledger
-    from worker.supervisor import stop_on_signals
+    from worker.ledger.writer import Ledger
+    from worker.process.supervisor import stop_on_signals
 
     settings = load_settings(WorkerSettings)
     configure_logging(settings, "shadow")
     os.nice(19)
     stop = stop_on_signals()
-    policy = load_policy(policy_file or settings.policy_file)
+    policy = policy_in_use(settings, policy_file)
     with contextlib.ExitStack() as stack:
         ledger, images = Ledger.open(settings), Images(settings)
         stack.callback(ledger.close)
         stack.callback(images.close)
-        [scorer] = open_scorers(stack, settings, [name or settings.bundle], policy.boundaries())
-        key = hashlib.sha256(f"{scorer.bundle.id} {policy.version}".encode()).hexdigest()[:12]
+        [scorer] = stack.enter_context(open_scorers(settings, [name or settings.bundle], policy))
+        policy = scorer.policy or policy
+        judges = filter(None, (scorer.bundle.id, scorer.second_id, policy.version))
+        key = hashlib.sha256(" ".join(judges).encode()).hexdigest()[:12]
         follower = Shadow(
             ledger=ledger,
             store=connect_store(settings),

@@ -12,8 +12,14 @@ def worker(role: str) -> None:
 
     `moderate` holds the model; `io` asks review providers and delivers callbacks.
     """
+    from producer.errors import RedisUnreachable
     from producer.settings import load_settings
     from worker.app import run_worker
     from worker.settings import WorkerSettings
 
-    raise SystemExit(run_worker(role, load_settings(WorkerSettings)))  # type: ignore[arg-type]
+    settings = load_settings(WorkerSettings)
+    try:
+        raise SystemExit(run_worker(role, settings))  # type: ignore[arg-type]
+    except RedisUnreachable as error:
+        # Exit code 1: systemd and `avatarmod up` start it again; after code 2 they do not.
+        raise click.ClickException(str(error)) from error

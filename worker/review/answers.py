@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from producer.contract import Opinion
 from producer.errors import ModerationError
+from producer.findings import Opinion
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,10 @@ class Answered:
 
     Args:
         opinion: with `decision` approve or block, never uncertain.
-        reused: it was on file; nothing was paid (its `cost_yuan` is 0).
         tried: what to store on the record, `provider:outcome` each.
     """
 
     opinion: Opinion
-    reused: bool
     tried: tuple[str, ...]
 
 
@@ -33,16 +31,14 @@ class Wait:
 
     Args:
         delay_s: seconds from now.
-        why: `same_picture`, `rate`, `concurrency`, `queue`, `breaker`, `retry`, `next_provider`.
-        counts_as_attempt: a provider was asked and failed.
+        why: `same_picture`, `rate`, `concurrency`, `breaker`, `retry`, `next_provider`.
         tried: what to store on the record and hand in next time.
-        opinions: uncertain opinions paid for in this call, for the ledger.
+        opinions: uncertain opinions so far, for the ledger.
         detail: one sentence for people.
     """
 
     delay_s: float
     why: str
-    counts_as_attempt: bool
     tried: tuple[str, ...]
     opinions: tuple[Opinion, ...] = ()
     detail: str = ""
@@ -99,19 +95,26 @@ Answer = Answered | Wait | Hold | Approve | GiveUp
 class Question:
     """One call of `Router.review`, with what was learnt on the way."""
 
+    upload_id: str
+    seq: int
     sha256: str
     route: tuple[str, ...]
     jpeg: Callable[[], bytes]
     probability: float
-    attempts: int
     age_s: float
     tried: tuple[str, ...]
+    is_audit: bool = False
     opinions: tuple[Opinion, ...] = ()
 
     @property
     def is_uncertain(self) -> bool:
         """Whether a provider has looked at it and could not say."""
         return any(entry.endswith(":uncertain") for entry in self.tried)
+
+    @property
+    def failures(self) -> int:
+        """Failed tries so far, at all providers together."""
+        return sum(entry.endswith((":failed", ":unknown")) for entry in self.tried)
 
     def noting(self, entry: str) -> Question:
         """With one more `provider:outcome`; uncertain is noted once."""

@@ -1,131 +1,69 @@
-"""What all processes together may ask of each provider: rate, concurrency, money, health, queue.
+"""What all processes together may ask of each provider: rate, concurrency, money and health.
 
 Two Lua scripts decide: `admit` before a call and `settle` after it, each one atomic step by the
-server's clock. The opinions already paid for are kept here too. Keys, all under the prefix given
+server's clock. The opinions already paid for are kept here too. The daily budget is the one book of
+money: what it keeps is told, in the same atomic step, to the ledger (an event `opinion`) and to the
+metric of money, so that all three agree. Keys, all under the prefix given
 (its hash tag keeps them in one Cluster slot):
 
     review:opinions:{sha256}   hash    provider@rules -> opinion as JSON     opinion_ttl_s
     review:flight:{sha256}     string  token of the call that is under way   the call's lease
     review:day:{date}          hash    whose:calls, whose:microyuan, whose:warned  8 days
-    review:window:{provider}   zset    token -> time of each call in the last second or so
+    review:window:{provider}   zset    token -> when its call went out, of the last second or so;
+                                       for:sha256 -> when a waiting upload has a place
     review:slots:{provider}    zset    token -> end of lease of each call under way
-    review:queue:{provider}    zset    sha256 -> promised time of who waits  a day after the last
+    review:waiting:{provider}  zset    sha256 -> when it asks again          a day after the last
     review:health:{provider}   hash    breaker, pause, latency, last error   30 days
 
 Why not GCRA or a bucket: providers publish "N calls a second". A log of the last N calls keeps
-exactly N in *every* second, without the factor two that a bucket's burst or a fixed window's edge
-lets through, and still hands out the whole N at once when a one-second ticker wakes many uploads
-together. At most 1,000 entries are kept per provider.
+exactly N in *every* second, without the burst that a bucket or a fixed window's edge lets through,
+and still hands out the whole N at once when a ticker wakes many uploads together. A call may be let
+in long before it goes out: the picture is loaded, a connection is made. So the log is asked once
+more, at the moment when the request is written (`place_s`).
 
-Why waiting costs nothing: a refused upload gets a promised time behind all who wait (their number
-times the spacing that rate and concurrency allow), so thousands come back one by one, each about
-when its turn comes, instead of polling. The queue's length is the only state; it corrects itself
-when uploads are decided otherwise or the limits change.
+How waiting works: a refused upload gets a place, the next free time in the log, and comes back
+then. Places are given for a few calls ahead, to those who wait already before newcomers. Whoever
+gets none comes back at a random time within half of the time that all who wait need (their number
+times the spacing that rate and concurrency allow), and sooner when it has waited long. So the rate
+is used to the full, about two ask for each place, and thousands do not poll.
 
-Slots and flights are leases: a killed worker's end by themselves. Its money stays spent, for the
-provider may have answered.
+Slots and flights are leases: a killed worker's end by themselves. Its money stays spent.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import functools
 import json
 import math
 import secrets
+import time
 import zoneinfo
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
+
+import redis
 
 from producer.contract import Region
-from worker.review.settings import ProviderLimits, ReviewSettings
-
-MICRO = 1_000_000
+from producer.findings import Opinion
+from producer.metrics import COST, total_field
+from producer.record.base import with_clock
+from producer.record.keyspace import book_keys, clock_key, review_key
+from producer.texts import pack, unpack
+from worker.review.leave import Admitted, Outcome, ProviderStatus, Refused, Settled
+from worker.review.money import MICRO, Unanswered, days_around, event_detail, for_file
+from worker.review.providers.fields import ProviderLimits
+from worker.review.settings import ReviewSettings
 
 #: Seconds between the deadline of a call and the end of its lease.
 LEASE_MARGIN_S = 5.0
 
-#: Seconds added to each window: the way to the provider takes longer for one call than for another,
-#: and the rate shall hold where the provider counts. At 10 calls a second it costs one in twenty.
+#: Seconds added to each window: the way to the provider takes longer for one request than for
+#: another, and the rate shall hold where the provider counts. At 10 a second it costs a twentieth.
 JITTER_MARGIN_S = 0.05
 
-#: How a call ended, as far as the provider's health is concerned.
-Outcome = Literal["answered", "failed", "limited", "misconfigured", "dropped"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Admitted:
-    """Leave to make one call; must be settled.
-
-    Args:
-        provider: whom to call.
-        token: names this call's slot and flight.
-        budget_key: the day it is booked on.
-        warned: budgets that passed 80 % with this call: provider names or `total`.
-    """
-
-    provider: str
-    token: str
-    budget_key: str
-    warned: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Refused:
-    """No leave now.
-
-    Args:
-        why: `same_picture`, `rate`, `concurrency`, `queue`, `breaker`, `calls_spent`, `yuan_spent`.
-        provider: who refused; for a spent budget whose budget it is, maybe `total`.
-        delay_s: when to ask again; 0 for a spent budget.
-    """
-
-    why: str
-    provider: str
-    delay_s: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settled:
-    """What a finished call changed: `event` is "", "opened" or "closed" (the breaker)."""
-
-    event: str
-    for_s: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProviderStatus:
-    """How one provider stands, for people; times are seconds since the epoch.
-
-    Args:
-        state: `ready`, `paused` (it asked for fewer calls), `open` (left alone), `probing`.
-        reason: why it is not ready, as the provider said it.
-        until: when that ends; 0 when ready.
-        in_flight, waiting: calls under way, uploads with a promised time.
-        calls_today, yuan_today: billed or possibly billed since midnight in the budget's zone.
-        low: a budget is used to 80 % or more.
-    """
-
-    name: str
-    regions: tuple[str, ...]
-    state: str
-    reason: str
-    until: float
-    rate_per_s: float
-    concurrency: int
-    in_flight: int
-    waiting: int
-    latency_s: float | None
-    calls_today: int
-    daily_calls: int | None
-    yuan_today: float
-    daily_yuan: float | None
-    yuan_per_1000: float
-    low: bool
-    last_error: str
-    last_error_at: float
+#: Seconds for which a process reckons with its own clock's pace from what the server told.
+CLOCK_EVERY_S = 60.0
 
 
 class Limits:
@@ -140,18 +78,29 @@ class Limits:
         self._random = random
         self._zone = zoneinfo.ZoneInfo(settings.review_budget_timezone)
         self.lease_s = settings.review_timeout_s + LEASE_MARGIN_S
+        self._books = book_keys(prefix)
+        self._clock = clock_key(prefix)
+        self._told: tuple[float, float] = (-math.inf, 0.0)
+        self._tell = client.register_script(with_clock("return string.format('%.6f', tell_time())"))
         self._admit = client.register_script(_script("admit"))
         self._settle = client.register_script(_script("settle"))
+        self._place = client.register_script(_script("place"))
 
     def _key(self, kind: str, name: str) -> str:
-        return f"{self._prefix}review:{kind}:{name}"
+        return review_key(self._prefix, kind, name)
 
     def opinions(self, sha256: str) -> dict[str, str]:
         """Opinions of this content as JSON, by `provider@rules`."""
         return dict(self._redis.hgetall(self._key("opinions", sha256)))
 
     def admit(
-        self, sha256: str, candidates: Sequence[str], *, opinions: int
+        self,
+        sha256: str,
+        candidates: Sequence[str],
+        *,
+        opinions: int,
+        age_s: float = 0.0,
+        is_audit: bool = False,
     ) -> Admitted | Refused | None:
         """Ask for leave to send one picture to the first candidate that can take it.
 
@@ -159,21 +108,34 @@ class Limits:
             sha256: of the content.
             candidates: providers in order of preference; at least one.
             opinions: how many opinions of this content the caller has seen.
+            age_s: seconds that the upload has waited.
+            is_audit: what audits may cost a day is a limit too.
 
         Returns:
             None when another process has stored an opinion meanwhile: read them again.
         """
         token = secrets.token_hex(8)
-        days = self._days()
+        days = self._budget_days()
         keys = [self._key("opinions", sha256), self._key("flight", sha256)]
         keys += [key for key, _ in days]
+        keys += self._books
         for name in candidates:
-            keys += [self._key(kind, name) for kind in ("window", "slots", "queue", "health")]
-        reply = self._admit(
-            keys=keys,
-            args=[json.dumps(self._question(sha256, token, candidates, opinions, days))],
+            keys += [self._key(kind, name) for kind in ("window", "slots", "waiting", "health")]
+        keys.append(self._clock)
+        ask = self._question(sha256, token, candidates, opinions, age_s, days)
+        if is_audit:
+            ask |= self._audit_limits()
+        leave = self._read(self._admit(keys=keys, args=[json.dumps(ask)]), candidates, token, days)
+        return (
+            dataclasses.replace(leave, is_audit=is_audit) if isinstance(leave, Admitted) else leave
         )
-        return self._read(reply, candidates, token, days)
+
+    def _audit_limits(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "audit_calls": _or_none(settings.audit_daily_calls),
+            "audit_microyuan": _or_none(settings.audit_daily_yuan, MICRO),
+        }
 
     def _question(
         self,
@@ -181,6 +143,7 @@ class Limits:
         token: str,
         candidates: Sequence[str],
         opinions: int,
+        age_s: float,
         days: list[tuple[str, int]],
     ) -> dict[str, Any]:
         settings = self._settings
@@ -189,6 +152,7 @@ class Limits:
             "token": token,
             "random": self._random(),
             "opinions": opinions,
+            "age_us": int(max(0.0, age_s) * MICRO),
             "lease_us": int(self.lease_s * MICRO),
             "patience_us": int(settings.review_patience_s * MICRO),
             "day_starts_us": [start for _, start in days],
@@ -220,6 +184,20 @@ class Limits:
                 )
         raise AssertionError(f"admit.lua answered {reply!r}")
 
+    def place_s(self, leave: Admitted) -> float:
+        """Take a place in the rate for a request that is about to be written.
+
+        Returns:
+            0 when it may go out, else the seconds after which to ask again. Where Redis does not
+            answer it may go out: it was let in.
+        """
+        calls, window_us = _window(self._settings.limits_of(leave.provider))
+        keys = [self._key("window", leave.provider), self._clock]
+        try:
+            return int(self._place(keys=keys, args=[leave.token, calls, window_us])) / MICRO
+        except redis.RedisError:
+            return 0.0
+
     def settle(
         self,
         leave: Admitted,
@@ -230,8 +208,10 @@ class Limits:
         latency_s: float = 0.0,
         error: str = "",
         pause_s: float | None = None,
+        upload_id: str = "",
+        seq: int = 0,
         opinion_field: str = "",
-        opinion: str = "",
+        opinion: Opinion | None = None,
     ) -> Settled:
         """Close an admitted call; a second time nothing is refunded or counted.
 
@@ -239,27 +219,38 @@ class Limits:
             leave: what `admit` returned.
             sha256: of the content.
             outcome: how it ended; `dropped` says nothing about the provider.
-            billed: False gives calls and money back to the budget.
-            latency_s: how long it took.
+            billed: False gives the money back.
             error: what went wrong, for people.
             pause_s: how long the provider asked to be left alone; None: it did not say.
+            latency_s: how long it took.
+            upload_id: whose picture it was, for the ledger.
+            seq: of its record.
             opinion_field: `provider@rules`.
-            opinion: the opinion as JSON; empty: there is none.
+            opinion: None: there is none.
         """
         settings = self._settings
         keys = [self._key("opinions", sha256), self._key("flight", sha256), leave.budget_key]
         keys += [self._key(kind, leave.provider) for kind in ("slots", "health")]
+        keys += [*self._books, self._clock]
+        price = settings.limits_of(leave.provider).call_microyuan
+        said = opinion or Unanswered(provider=leave.provider, error=error, microyuan=price)
         done = {
             "provider": leave.provider,
             "token": leave.token,
-            "price": settings.limits_of(leave.provider).call_microyuan,
+            "price": price,
+            "upload_id": upload_id,
+            "seq": seq,
+            "to": said.decision,
+            "detail": event_detail(said, sha256, opinion_field if opinion else ""),
+            "total_field": total_field(COST, leave.provider),
             "outcome": outcome,
             "billed": billed,
+            "booked": ["total", leave.provider, *(["audit"] if leave.is_audit else [])],
             "latency_us": int(latency_s * MICRO),
-            "error": error[:500],
+            "error": pack(error),
             "pause_us": -1 if pause_s is None else int(pause_s * MICRO),
             "opinion_field": opinion_field,
-            "opinion": opinion,
+            "opinion": for_file(opinion) if opinion else "",
             "opinion_ttl_ms": int(settings.review_opinion_ttl_s * 1000),
             "breaker_failures": settings.review_breaker_failures,
             "breaker_calls": settings.review_breaker_calls,
@@ -269,15 +260,28 @@ class Limits:
         event, length_us = self._settle(keys=keys, args=[json.dumps(done)])
         return Settled(event=event, for_s=length_us / MICRO)
 
+    def keep_opinion(self, sha256: str, field: str, opinion: Opinion, dry_run: bool) -> bool:
+        """Put an opinion back that was paid for, or only look; False when there is one by now."""
+        key = self._key("opinions", sha256)
+        if dry_run:
+            return not self._redis.hexists(key, field)
+        is_new = bool(self._redis.hsetnx(key, field, for_file(opinion)))
+        self._redis.expire(key, int(self._settings.review_opinion_ttl_s))
+        return is_new
+
     def book(self, provider: str) -> None:
         """Count one call that did not ask for leave (a check by an operator)."""
-        key = self._today()
+        key, (events, metrics) = self._today(), self._books
         price = self._settings.limits_of(provider).call_microyuan
+        said = Unanswered(provider=provider, error="a check by an operator", microyuan=price)
+        entry = {"kind": "opinion", "upload_id": "", "seq": 0, "to": "check"}
         with self._redis.pipeline(transaction=True) as pipe:
             for whose in ("total", provider):
                 pipe.hincrby(key, f"{whose}:calls", 1)
                 pipe.hincrby(key, f"{whose}:microyuan", price)
             pipe.expire(key, 8 * 86400)
+            pipe.xadd(events, {**entry, "detail": event_detail(said, "")})
+            pipe.hincrbyfloat(metrics, total_field(COST, provider), price / MICRO)
             pipe.execute()
 
     def reset(self, provider: str) -> None:
@@ -292,13 +296,12 @@ class Limits:
         """How one provider stands now."""
         limits = self._settings.limits_of(provider)
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.time()
             pipe.hgetall(self._key("health", provider))
             pipe.zrange(self._key("slots", provider), 0, -1, withscores=True)
-            pipe.zcard(self._key("queue", provider))
+            pipe.zcard(self._key("waiting", provider))
             pipe.hgetall(self._today())
-            clock, health, slots, waiting, day = pipe.execute()
-        now_us = clock[0] * MICRO + clock[1]
+            health, slots, waiting, day = pipe.execute()
+        now_us = self._now_us()
         state, until_us = _state(health, now_us)
         calls = int(day.get(f"{provider}:calls", 0))
         yuan = int(day.get(f"{provider}:microyuan", 0)) / MICRO
@@ -308,7 +311,7 @@ class Limits:
                 str(region) for region in Region if provider in self._settings.route_of(region)
             ),
             state=state,
-            reason=health.get("reason", "") if state in ("open", "probing") else "",
+            reason=unpack(health.get("reason", "")) if state in ("open", "probing") else "",
             until=until_us / MICRO,
             rate_per_s=limits.rate_per_s,
             concurrency=limits.concurrency,
@@ -321,7 +324,7 @@ class Limits:
             daily_yuan=limits.daily_yuan,
             yuan_per_1000=limits.yuan_per_1000,
             low=_is_low(calls, limits.daily_calls) or _is_low(yuan, limits.daily_yuan),
-            last_error=health.get("error", ""),
+            last_error=unpack(health.get("error", "")),
             last_error_at=int(health.get("error_at", 0)) / MICRO,
         )
 
@@ -330,30 +333,21 @@ class Limits:
         calls, microyuan = self._redis.hmget(self._today(), "total:calls", "total:microyuan")
         return int(calls or 0), int(microyuan or 0) / MICRO
 
+    def _budget_days(self) -> list[tuple[str, int]]:
+        days = days_around(self._now_us() / MICRO, self._zone)
+        return [(self._key("day", date), start_us) for date, start_us in days]
+
+    def _now_us(self) -> int:
+        """By the server's clock, asked once a minute: this host's may be days off."""
+        told_s, offset_s = self._told
+        if time.monotonic() - told_s > CLOCK_EVERY_S:
+            now = float(self._tell(keys=[self._clock]))
+            told_s, offset_s = self._told = time.monotonic(), now - time.monotonic()
+        return int((time.monotonic() + offset_s) * MICRO)
+
     def _today(self) -> str:
-        now_us = _microseconds(self._redis.time())
-        return [key for key, start_us in self._days() if start_us <= now_us][-1]
-
-    def _days(self) -> list[tuple[str, int]]:
-        """(key, first microsecond) of yesterday, today and tomorrow; the server's clock picks one.
-
-        Lua knows no time zones; three days leave room for a clock of this host that is off.
-        """
-        today = datetime.datetime.now(self._zone).date()
-        return [
-            (self._key("day", date.isoformat()), _midnight_us(date, self._zone))
-            for date in (today + datetime.timedelta(days=shift) for shift in (-1, 0, 1))
-        ]
-
-
-@functools.lru_cache(maxsize=16)
-def _midnight_us(date: datetime.date, zone: zoneinfo.ZoneInfo) -> int:
-    midnight = datetime.datetime.combine(date, datetime.time(), tzinfo=zone)
-    return int(midnight.timestamp()) * MICRO
-
-
-def _microseconds(clock: tuple[int, int]) -> int:
-    return clock[0] * MICRO + clock[1]
+        now_us = self._now_us()
+        return [key for key, start_us in self._budget_days() if start_us <= now_us][-1]
 
 
 def _state(health: dict[str, str], now_us: int) -> tuple[str, float]:
@@ -373,18 +367,32 @@ def _or_none(limit: float | None, factor: int = 1) -> int:
     return -1 if limit is None else int(limit * factor)
 
 
-def _candidate(name: str, limits: ProviderLimits) -> dict[str, Any]:
+def _window(limits: ProviderLimits) -> tuple[int, int]:
+    """(calls, microseconds): at most so many calls in any stretch so long."""
     calls, window_s = limits.window
+    return calls, math.ceil((window_s + JITTER_MARGIN_S) * MICRO)
+
+
+def _candidate(name: str, limits: ProviderLimits) -> dict[str, Any]:
+    calls, window_us = _window(limits)
     return {
         "name": name,
         "calls": calls,
-        "window_us": math.ceil((window_s + JITTER_MARGIN_S) * MICRO),
+        "window_us": window_us,
         "concurrency": limits.concurrency,
         "daily_calls": _or_none(limits.daily_calls),
         "daily_microyuan": _or_none(limits.daily_yuan, MICRO),
         "price": limits.call_microyuan,
+        "total_field": total_field(COST, name),
+        "lost": event_detail(
+            Unanswered(
+                provider=name, error="its worker died over it", microyuan=limits.call_microyuan
+            ),
+            "",
+        ),
     }
 
 
 def _script(name: str) -> str:
-    return resources.files("worker.review").joinpath(f"lua/{name}.lua").read_text("utf-8")
+    folder = resources.files("worker.review") / "lua"
+    return with_clock((folder / f"{name}.lua").read_text("utf-8"))

@@ -6,21 +6,10 @@ import importlib
 
 from producer.contract import Region
 from producer.errors import ConfigurationError
-from worker.review.base import ReviewProvider
+from producer.installed import how_to_install
+from worker.review.providers import ADAPTERS
+from worker.review.providers.base import ReviewProvider
 from worker.review.settings import ReviewSettings
-
-#: Where each provider's adapter is; imported only when the provider is configured, because the SDKs
-#: take memory: aliyun 25 MiB, aliyun2 38, tencent 9, cloudflare and huggingface 5 each, rekognition
-#: 23; the three domestic ones together 40 (resident, with the client built, Python 3.11).
-ADAPTERS = {
-    "aliyun": "worker.review.aliyun:AliyunProvider",
-    "aliyun2": "worker.review.aliyun2:Aliyun2Provider",
-    "tencent": "worker.review.tencent:TencentProvider",
-    "cloudflare": "worker.review.cloudflare:CloudflareProvider",
-    "huggingface": "worker.review.huggingface:HuggingFaceProvider",
-    "rekognition": "worker.review.rekognition:RekognitionProvider",
-    "fake": "worker.review.fake:FakeProvider",
-}
 
 
 def build_provider(name: str, settings: ReviewSettings) -> ReviewProvider:
@@ -34,8 +23,7 @@ def build_provider(name: str, settings: ReviewSettings) -> ReviewProvider:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigurationError(
-            f"{name} needs the package {error.name or error}: "
-            "pip install 'avatar-moderation[review]'"
+            f"{name} needs the package {error.name or error}: " + how_to_install("review")
         ) from error
     adapter: type[ReviewProvider] = getattr(module, class_name)
     return adapter.from_settings(settings)

@@ -19,6 +19,7 @@ else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random as random_module
 import time
@@ -28,7 +29,7 @@ from typing import Any
 import redis
 import structlog
 
-from producer.contract import Decision, Opinion, Region
+from producer.contract import Region
 from producer.errors import (
     ConfigurationError,
     ModerationError,
@@ -36,21 +37,27 @@ from producer.errors import (
     ProviderMisconfigured,
     ProviderRateLimited,
     ProviderRejectedImage,
-    ProviderSilent,
     ProviderUnavailable,
     StorageUnavailable,
 )
+from producer.findings import Decision, Opinion
+from producer.texts import N_, of_error, say
 from producer.tracing import span
 from worker.review.answers import Answer, Answered, Approve, GiveUp, Hold, Question, Wait
-from worker.review.base import ReviewProvider
-from worker.review.limits import Admitted, Limits, Outcome, ProviderStatus, Refused, Settled
+from worker.review.leave import (
+    Admitted,
+    ProviderStatus,
+    Refused,
+    Settled,
+    asked_pause_s,
+    consequence,
+)
+from worker.review.limits import Limits
+from worker.review.providers.base import ReviewProvider
 from worker.review.registry import border_problems, build_providers
 from worker.review.settings import ReviewSettings
 
 log = structlog.get_logger(__name__)
-
-#: Seconds; a provider that asks for a longer pause is asked again after this.
-LONGEST_PAUSE_S = 3600.0
 
 
 class Router:
@@ -89,73 +96,76 @@ class Router:
             raise ConfigurationError("review cannot start:\n  " + "\n  ".join(problems))
         self._limits = Limits(client, prefix, settings, random)
 
-    @property
-    def longest_call_s(self) -> float:
-        """Upper bound of the time one `review` spends with a provider, in seconds."""
-        return self._settings.review_timeout_s
-
-    def has_route(self, region: Region) -> bool:
-        """Whether any provider may see pictures of this region."""
-        return bool(self._settings.route_of(region))
-
     def review(
         self,
         *,
+        upload_id: str,
+        seq: int,
         sha256: str,
         region: Region,
         jpeg: Callable[[], bytes],
         probability: float,
-        attempts: int,
         waiting_since_s: float,
         tried: Sequence[str],
+        is_audit: bool = False,
     ) -> Answer:
-        """Take one gray upload one step further.
+        """Take one gray upload, or one audit of an approval, one step further.
 
         Args:
+            upload_id: for the ledger, which is told of every billed call.
+            seq: of its record.
             sha256: names what is shown, lower-case hex; an opinion on the same is reused.
             region: whose providers may see it.
             jpeg: gives the normalised picture; called only when a provider will be asked.
             probability: calibrated, 0..1; only the budget rule looks at it.
-            attempts: failed tries so far; only the delay before the next one grows with it.
             waiting_since_s: seconds since the upload became gray.
             tried: what the last answer said.
+            is_audit: paid from the budget of audits too; never answered unseen.
 
         Raises:
             StorageUnavailable: Redis does not answer.
             Exception: whatever `jpeg` raises; nothing is booked then.
         """
         ask = Question(
+            upload_id=upload_id,
+            seq=seq,
             sha256=sha256,
             route=self._settings.route_of(region),
             jpeg=jpeg,
             probability=probability,
-            attempts=attempts,
             age_s=waiting_since_s,
             tried=tuple(tried),
+            is_audit=is_audit,
         )
         if not ask.route:
             return Hold(
                 reason="no_provider",
-                detail=f"no review provider is configured for {region} pictures",
+                detail=say(
+                    "no review provider is configured for {region} pictures", region=str(region)
+                ),
                 tried=ask.tried,
             )
         try:
             return self._review(ask)
         except redis.RedisError as error:
-            raise StorageUnavailable(f"Redis does not answer: {error}") from error
+            raise StorageUnavailable(
+                say("Redis does not answer: {error}", error=of_error(error))
+            ) from error
 
     def _review(self, question: Question) -> Answer:
         while True:
             known = self._limits.opinions(question.sha256)
             ask = self._reuse(question, known)
             if isinstance(ask, Opinion):
-                return Answered(opinion=ask, reused=True, tried=question.tried)
+                return Answered(opinion=ask, tried=question.tried)
             if ask.is_uncertain and self._settings.review_uncertain == "hold":
                 return self._uncertain(ask)
             left = ask.left(self._settings.review_tries)
             if not left:
                 return self._exhausted(ask)
-            leave = self._limits.admit(ask.sha256, left, opinions=len(known))
+            leave = self._limits.admit(
+                ask.sha256, left, opinions=len(known), age_s=ask.age_s, is_audit=ask.is_audit
+            )
             if isinstance(leave, Refused):
                 return self._refused(ask, leave)
             if leave is not None:
@@ -184,15 +194,14 @@ class Router:
             raise
         try:
             with span("review_call", provider=leave.provider, outcome="failed") as trace:
-                opinion = provider.review(picture, data_id=ask.sha256[:32])
+                opinion = provider.review(
+                    picture,
+                    data_id=ask.sha256[:32],
+                    place_s=functools.partial(self._limits.place_s, leave),
+                )
                 trace.note(outcome=opinion.decision.value)
         except ModerationError as error:
             return self._failed(ask, leave, error, time.monotonic() - started_s)
-        except BaseException as error:
-            # A bug of an adapter: the task's boundary handles it; the shared state is kept right.
-            name = type(error).__name__
-            self._limits.settle(leave, ask.sha256, outcome="failed", billed=True, error=name)
-            raise
         return self._opined(ask, leave, opinion)
 
     def _opined(self, ask: Question, leave: Admitted, opinion: Opinion) -> Answer:
@@ -203,39 +212,45 @@ class Router:
                 outcome="answered",
                 billed=True,
                 latency_s=opinion.latency_s,
+                upload_id=ask.upload_id,
+                seq=ask.seq,
                 opinion_field=f"{opinion.provider}@{self._providers[opinion.provider].rules}",
-                opinion=_for_file(opinion),
+                opinion=opinion,
             )
             self._tell(leave.provider, settled, "")
         except redis.RedisError as error:
             # The answer is paid for and right; only its reuse is lost. Leases end by themselves.
             log.error("review_not_settled", provider=leave.provider, error=type(error).__name__)
         if opinion.decision is not Decision.UNCERTAIN:
-            return Answered(opinion=opinion, reused=False, tried=ask.tried)
+            return Answered(opinion=opinion, tried=ask.tried)
         ask = ask.noting(f"{opinion.provider}:uncertain").with_opinion(opinion)
         if self._settings.review_uncertain == "next" and ask.left(self._settings.review_tries):
             return Wait(
                 delay_s=0.0,
                 why="next_provider",
-                counts_as_attempt=False,
                 tried=ask.tried,
                 opinions=ask.opinions,
-                detail=f"{opinion.provider} could not say; the next provider is asked",
+                detail=say(
+                    "{provider} could not say; the next provider is asked",
+                    provider=opinion.provider,
+                ),
             )
         return self._uncertain(ask)
 
     def _failed(
         self, ask: Question, leave: Admitted, error: ModerationError, latency_s: float
     ) -> Answer:
-        outcome, billed = _consequence(error)
-        pause_s = _pause_s(error)
+        outcome, billed = consequence(error)
+        pause_s = asked_pause_s(error)
         settled = self._limits.settle(
             leave,
             ask.sha256,
             outcome=outcome,
             billed=billed,
             latency_s=latency_s,
-            error=f"{error.code}: {error}",
+            upload_id=ask.upload_id,
+            seq=ask.seq,
+            error=say("{who}: {error}", who=error.code, error=of_error(error)),
             pause_s=pause_s,
         )
         self._tell(leave.provider, settled, str(error))
@@ -243,65 +258,83 @@ class Router:
         if isinstance(error, ProviderRejectedImage):
             return Hold(
                 reason=error.code,
-                detail=f"{name} does not judge this picture: {error}",
+                detail=say(
+                    "{provider} does not judge this picture: {error}",
+                    provider=name,
+                    error=of_error(error),
+                ),
                 tried=ask.noting(f"{name}:rejected").tried,
                 opinions=ask.opinions,
             )
+        detail = say("{who}: {error}", who=name, error=of_error(error))
         if isinstance(error, ProviderMisconfigured):
-            return self._wait(ask, "next_provider", self._spread(1.0), detail=f"{name}: {error}")
+            return self._wait(ask, "next_provider", self._spread(1.0), detail=detail)
         if isinstance(error, ProviderRateLimited):
-            return self._wait(ask, "rate", settled.for_s + self._spread(1.0), detail=str(error))
+            return self._wait(
+                ask, "rate", settled.for_s + self._spread(1.0), detail=of_error(error)
+            )
         kind = "unknown" if isinstance(error, ProviderAnswerUnknown) else "failed"
         ask = ask.noting(f"{name}:{kind}")
         left = ask.left(self._settings.review_tries)
         if not left:
             return self._exhausted(ask, error)
         again = name in left
-        delay_s = self._backoff(ask.attempts, pause_s) if again else self._spread(1.0)
+        delay_s = self._backoff(ask.failures, pause_s) if again else self._spread(1.0)
         why = "retry" if again else "next_provider"
-        return self._wait(ask, why, delay_s, counts=True, detail=f"{name}: {error}")
+        return self._wait(ask, why, delay_s, detail=detail)
 
     def _refused(self, ask: Question, refused: Refused) -> Answer:
         if not refused.why.endswith("_spent"):
-            who = refused.provider or "the provider that has the same picture"
-            detail = f"waits for {who} ({refused.why})"
+            who = refused.provider or say("the provider that has the same picture")
+            detail = say("waits for {provider} ({why})", provider=who, why=refused.why)
             return self._wait(ask, refused.why, refused.delay_s, detail=detail)
-        what = "calls" if refused.why == "calls_spent" else "money"
-        sentence = f"today's {what} for {refused.provider} is used up"
+        what = (
+            N_("today's calls for {provider} are used up")
+            if refused.why == "calls_spent"
+            else N_("today's money for {provider} is used up")
+        )
+        sentence = say(what, provider=refused.provider)
         limit = self._settings.review_approve_below
-        if self._settings.review_budget_spent == "approve_below" and ask.probability < limit:
+        is_approved_unseen = (
+            self._settings.review_budget_spent == "approve_below" and not ask.is_audit
+        )
+        if is_approved_unseen and ask.probability < limit:
             return Approve(
                 reason="budget_spent_approve_below",
-                detail=f"{sentence}; probability {ask.probability:.3f} is below {limit:g}",
+                detail=say(
+                    "{sentence}; probability {probability:.3f} is below {limit:g}",
+                    sentence=sentence,
+                    probability=ask.probability,
+                    limit=limit,
+                ),
                 tried=ask.tried,
             )
         return Hold(reason="budget_spent", detail=sentence, tried=ask.tried, opinions=ask.opinions)
 
-    def _wait(
-        self, ask: Question, why: str, delay_s: float, *, detail: str, counts: bool = False
-    ) -> Answer:
+    def _wait(self, ask: Question, why: str, delay_s: float, *, detail: str) -> Answer:
         limit_s = self._settings.review_max_wait_s
         if ask.age_s + delay_s > limit_s:
             return Hold(
                 reason="provider_wait_too_long",
-                detail=f"would wait longer than {limit_s:g} s; {detail}",
+                detail=say(
+                    "would wait longer than {limit_s}; {detail}", limit_s=limit_s, detail=detail
+                ),
                 tried=ask.tried,
                 opinions=ask.opinions,
             )
         return Wait(
             delay_s=delay_s,
             why=why,
-            counts_as_attempt=counts,
             tried=ask.tried,
             opinions=ask.opinions,
             detail=detail,
         )
 
     def _uncertain(self, ask: Question) -> Hold:
-        names = ", ".join(opinion.provider for opinion in ask.opinions) or "the provider"
+        names = ", ".join(opinion.provider for opinion in ask.opinions) or say("the provider")
         return Hold(
             reason="provider_uncertain",
-            detail=f"{names} looked and could not say",
+            detail=say("{providers} looked and could not say", providers=names),
             tried=ask.tried,
             opinions=ask.opinions,
         )
@@ -309,21 +342,21 @@ class Router:
     def _exhausted(self, ask: Question, error: ModerationError | None = None) -> Answer:
         if ask.is_uncertain:
             return self._uncertain(ask)
-        sentence = f"no provider is left after {', '.join(ask.tried)}"
+        sentence = say("no provider is left after {tried}", tried=", ".join(ask.tried))
         if self._settings.review_exhausted == "dead_letter":
             return GiveUp(error=error or ProviderUnavailable(sentence), tried=ask.tried)
-        detail = f"{sentence}: {error}" if error else sentence
+        detail = say("{who}: {error}", who=sentence, error=of_error(error)) if error else sentence
         return Hold(
             reason="providers_failed", detail=detail, tried=ask.tried, opinions=ask.opinions
         )
 
-    def _backoff(self, attempts: int, asked_s: float | None) -> float:
+    def _backoff(self, failures: int, asked_s: float | None) -> float:
         """Full jitter below a doubling bound, and never earlier than the provider asked for.
 
         Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
         """
         base_s, cap_s = self._settings.review_retry_base_s, self._settings.review_retry_cap_s
-        bound_s = min(cap_s, base_s * 2.0 ** min(attempts, 30))
+        bound_s = min(cap_s, base_s * 2.0 ** min(failures - 1, 30))
         return min(asked_s or 0.0, cap_s) + self._spread(bound_s)
 
     def _spread(self, width_s: float) -> float:
@@ -355,37 +388,10 @@ class Router:
             provider.close()
 
 
-def _for_file(opinion: Opinion) -> str:
-    """As JSON without the raw reply, which goes to the ledger once and would fill Redis here."""
-    return json.dumps(dataclasses.replace(opinion, raw=None).to_dict(), ensure_ascii=False)
-
-
 def _on_file(text: str | None) -> Opinion | None:
-    """What `_for_file` wrote, now free of charge; None: nothing, or unreadable."""
+    """What `for_file` wrote, now free of charge; None: nothing, or unreadable."""
     try:
         opinion = Opinion.from_dict(json.loads(text or ""))
     except (ValueError, KeyError, TypeError):
         return None
-    return dataclasses.replace(opinion, cost_yuan=0.0, latency_s=0.0)
-
-
-def _pause_s(error: ModerationError) -> float | None:
-    """How long the provider asked for, within reason; None: it did not say."""
-    asked_s: float | None = getattr(error, "retry_after_s", None)
-    return None if asked_s is None else min(max(0.0, asked_s), LONGEST_PAUSE_S)
-
-
-def _consequence(error: ModerationError) -> tuple[Outcome, bool]:
-    """(what it says of the provider's health, whether the call may be billed)."""
-    match error:
-        case ProviderRejectedImage():
-            return "dropped", False
-        case ProviderMisconfigured():
-            return "misconfigured", False
-        case ProviderRateLimited():
-            return "limited", False
-        case ProviderSilent() | ProviderAnswerUnknown():
-            return "failed", True
-        case ProviderUnavailable():
-            return "failed", False
-    return "failed", True
+    return dataclasses.replace(opinion, cost_yuan=0.0, latency_s=0.0, reused=True)

@@ -7,25 +7,27 @@ wait in the low lane, which workers touch only when nothing else is due.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import os
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import redis
 import structlog
+from filelock import FileLock, Timeout
 
-from producer.contract import AvatarState, Priority, is_upload_id
-from producer.enqueue import Producer, Upload
+from producer.client import Producer
+from producer.contract import Avatar, AvatarState, Priority, Upload, is_upload_id
 from producer.errors import ConfigurationError, InvalidInput, QueueFull, StorageUnavailable
-from worker.passage import SETTLED
-from worker.sqlite_wal import open_file
+from worker.ledger.sqlite import open_file
+from worker.tools.files import pieces
+from worker.tools.send_and_wait import SETTLED
 
 log = structlog.get_logger()
 
@@ -35,11 +37,17 @@ PIECE = 100
 #: Items listed in one transaction.
 LISTED_PIECE = 5_000
 
+#: Most items in the queue at once, whatever the window.
+MOST_IN_QUEUE = 10_000
+
+#: Seconds between two looks at gray items whose copies wait.
+GRAY_EVERY_S = 5.0
+
 #: Seconds between two looks at what has settled.
 LOOK_EVERY_S = 0.25
 
-#: Tries for the lock, and seconds between them.
-LOCK_TRIES, LOCK_WAIT_S = 3, 0.1
+#: Seconds to wait for the lock: whoever only looks holds it for a moment.
+LOCK_WAIT_S = 0.3
 
 #: Seconds until the next try while Redis or the image store is away.
 OUTAGE_WAIT_S = 2.0
@@ -114,7 +122,7 @@ class BackfillFile:
         self.note("source", source)
         if self.fact("listed"):
             return
-        for piece in _pieces(items, LISTED_PIECE):
+        for piece in pieces(items, LISTED_PIECE):
             self._db.execute("BEGIN")
             self._db.executemany(
                 "INSERT OR IGNORE INTO items (upload_id, image, region) VALUES (?, ?, ?)",
@@ -128,6 +136,14 @@ class BackfillFile:
         rows = self._db.execute(
             "SELECT upload_id, image, region FROM items WHERE step = ? ORDER BY number LIMIT ?",
             (step, limit),
+        )
+        return [Item(*row) for row in rows]
+
+    def gray(self) -> list[Item]:
+        """Settled items that were not decided for good when they were looked at last."""
+        rows = self._db.execute(
+            "SELECT upload_id, image, region FROM items WHERE step = 'settled' "
+            "AND outcome IN ('reviewing', 'held', 'dead') ORDER BY number"
         )
         return [Item(*row) for row in rows]
 
@@ -181,6 +197,7 @@ class Backfill:
         window: most items in the queue at once: few enough that a pause takes effect at once.
         put: copies a picture into the image store where the workers cannot reach it, else None.
         forget: removes such a copy once its picture is decided for good.
+        callback_url: who hears of the verdicts; None: the web tier, as configured.
         stop: ends the run; it goes on with the next one.
     """
 
@@ -192,9 +209,11 @@ class Backfill:
         per_s: float | None,
         window: int,
         put: Callable[[Item], None] | None,
-        forget: Callable[[Item], None],
+        forget: Callable[[Item], object],
+        callback_url: str | None = None,
         stop: threading.Event,
     ) -> None:
+        self._callback_url = callback_url
         self._file = file
         self._producer = producer
         self._per_s = per_s
@@ -203,6 +222,7 @@ class Backfill:
         self._forget = forget
         self._stop = stop
         self._budget = 1.0
+        self._gray_s = -math.inf
         self._refilled_s = time.monotonic()
         self._settled: deque[tuple[float, int]] = deque()
 
@@ -211,6 +231,7 @@ class Backfill:
         while not self._stop.is_set():
             try:
                 self._look()
+                self._look_at_gray()
                 counts = self._file.counts()
                 paused = bool(self._file.fact("paused"))
                 on_progress(self._progress(counts, paused))
@@ -226,7 +247,8 @@ class Backfill:
 
     def _send(self, room: int) -> int:
         """Enqueue what fits; returns how many were accepted."""
-        items = self._file.items("waiting", min(room, PIECE, self._allowed()))
+        # A run before may have had a larger window.
+        items = self._file.items("waiting", max(0, min(room, PIECE, self._allowed())))
         if not items:
             return 0
         refused: dict[str, str] = {}
@@ -237,6 +259,7 @@ class Backfill:
                 image=item.image,
                 region=item.region or None,
                 priority=Priority.LOW,
+                callback_url=self._callback_url,
             )
             for item in ready
         ]
@@ -277,21 +300,41 @@ class Backfill:
         return int(self._budget)
 
     def _look(self) -> None:
-        """Note what has settled; a record that is gone had settled long ago."""
+        """Note what has settled; what Redis does not know was never seen settled: it goes again."""
         settled: dict[str, str] = {}
-        for piece in _pieces(self._file.items("sent", self._window), PIECE):
-            ids = [item.upload_id for item in piece]
-            for item, avatar in zip(piece, self._producer.store.get_many(ids), strict=True):
-                if avatar is None:
-                    settled[item.upload_id] = "expired"
-                elif avatar.state in SETTLED or avatar.state == AvatarState.REVIEWING:
-                    # A gray one is counted as done here: its second opinion may take hours.
-                    settled[item.upload_id] = avatar.state.value
-                    if self._put is not None and avatar.is_final:
-                        self._forget(item)
+        unknown: dict[str, str] = {}
+        for item, avatar in self._records(self._file.items("sent", MOST_IN_QUEUE)):
+            if avatar is None:
+                unknown[item.upload_id] = ""
+            elif avatar.state in SETTLED or avatar.state == AvatarState.REVIEWING:
+                # A gray one is counted as done here: its second opinion may take hours.
+                settled[item.upload_id] = avatar.state.value
+                if self._put is not None and avatar.is_final:
+                    self._forget(item)
+        if unknown:
+            log.warning("backfill_sends_again", uploads=len(unknown), why="Redis knows them not")
+            self._file.move("waiting", unknown)
         if settled:
             self._file.move("settled", settled)
             self._settled.append((time.monotonic(), len(settled)))
+
+    def _look_at_gray(self) -> None:
+        """Remove the copies of what was gray and is decided for good, and note the decision."""
+        if self._put is None or time.monotonic() - self._gray_s < GRAY_EVERY_S:
+            return
+        self._gray_s = time.monotonic()
+        decided: dict[str, str] = {}
+        for item, avatar in self._records(self._file.gray()):
+            if avatar is not None and avatar.is_final:
+                self._forget(item)
+                decided[item.upload_id] = avatar.state.value
+        if decided:
+            self._file.move("settled", decided)
+
+    def _records(self, items: list[Item]) -> Iterator[tuple[Item, Avatar | None]]:
+        for piece in pieces(items, PIECE):
+            ids = [item.upload_id for item in piece]
+            yield from zip(piece, self._producer.store.get_many(ids), strict=True)
 
     def _progress(self, counts: Counter[str], paused: bool) -> Progress:
         now = time.monotonic()
@@ -311,49 +354,34 @@ class Backfill:
         )
 
 
-class OnlyOne:
-    """Keeps a second process off the same backfill; a killed one lets go by dying."""
+@contextlib.contextmanager
+def only_one(path: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Keep a second process off the same backfill; a killed one lets go by dying.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_suffix(".lock")
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(LOCK_TRIES):
-            self._lock = self._path.open("w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Forgotten meanwhile, the file that is locked is not the one that others see.
-                if self._path.exists() and self._path.stat().st_ino == self._inode():
-                    return self
-            except BlockingIOError:
-                time.sleep(LOCK_WAIT_S)  # whoever only looks holds it for a moment
-            self._lock.close()
+    Raises:
+        ConfigurationError: another process works on it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=wait_s):
+            yield
+    except Timeout:
         raise ConfigurationError(
             "this backfill runs already in another process; see it with --status"
-        )
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.close()
-
-    def _inode(self) -> int:
-        return os.fstat(self._lock.fileno()).st_ino
+        ) from None
 
 
 def is_running(path: Path) -> bool:
     """Whether a process works on the backfill whose file this is."""
     try:
-        with path.with_suffix(".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
+        with only_one(path, wait_s=0):
+            return False
+    except ConfigurationError:
         return True
-    return False
 
 
 def remove(path: Path) -> None:
-    """Delete a backfill's file; the caller holds `OnlyOne`."""
+    """Delete a backfill's file; the caller holds `only_one`."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.stem}.lock"):
         path.with_name(name).unlink(missing_ok=True)
 
@@ -364,14 +392,3 @@ def item_id(prefix: str, path: str) -> str:
     if is_upload_id(plain):
         return plain
     return prefix + hashlib.sha256(path.encode()).hexdigest()[:32]
-
-
-def _pieces(items: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
-    piece: list[Any] = []
-    for item in items:
-        piece.append(item)
-        if len(piece) == size:
-            yield piece
-            piece = []
-    if piece:
-        yield piece

@@ -10,10 +10,12 @@ import csv
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 from producer.contract import AvatarState
 from producer.errors import ConfigurationError
-from worker.ledger_reads import LedgerReads
+from worker.ledger.queries import LedgerReads
+from worker.tools.files import pictures_below
 
 #: Folder and label names that say explicit, in lower case.
 EXPLICIT = frozenset(
@@ -31,10 +33,6 @@ HARMLESS = frozenset(
 #: Names of styles, as a manifest's column or a folder below the label.
 STYLES = {"drawn": "drawn", "drawing": "drawn", "anime": "drawn", "photo": "photo"}
 
-ENDINGS = frozenset(
-    [".jpg", ".jpeg", ".png", ".apng", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif"]
-)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labelled:
@@ -46,6 +44,8 @@ class Labelled:
         explicit: the label.
         style: `drawn` or `photo` where somebody said so; empty: the style head is asked.
         labelled_by: who said so, for example `folder`, `operator:eve`, `review:tencent`.
+        sample: `audit` of an approval that was drawn at random, `gray` of what was gray or
+            overruled, else empty: what the data set makes of it.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Labelled:
     explicit: bool
     style: str = ""
     labelled_by: str = "folder"
+    sample: Literal["audit", "gray", ""] = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_dataset(path: Path, words: Words | None = None) -> list[Labelled]:
 
 def all_harmless(path: Path) -> list[Labelled]:
     """Every picture below a folder, as harmless: for the false-alarm side alone."""
-    return [_labelled(file, path, False) for file in _pictures(path)]
+    return [_labelled(file, path, False) for file in pictures_below(path)]
 
 
 def _from_folders(root: Path, words: Words) -> list[Labelled]:
@@ -106,7 +107,7 @@ def _from_folders(root: Path, words: Words) -> list[Labelled]:
     strange = []
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
         explicit = words.is_explicit(folder.name)
-        files = _pictures(folder)
+        files = pictures_below(folder)
         if explicit is None and files:
             strange.append(folder.name)
             continue
@@ -124,12 +125,6 @@ def _labelled(file: Path, root: Path, explicit: bool) -> Labelled:
     style = next((STYLES[p.lower()] for p in parts[:-1] if p.lower() in STYLES), "")
     return Labelled(
         name=str(file.relative_to(root)), read=file.read_bytes, explicit=explicit, style=style
-    )
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in ENDINGS
     )
 
 
@@ -170,15 +165,16 @@ def from_ledger(
 ) -> list[Labelled]:
     """Every content that a person or a provider judged, with that word as its label.
 
-    Only gray pictures and overruled ones have such a label, so what comes is no fair sample of all
-    uploads; reports must say so.
+    Gray pictures and overruled ones have such a label, which is no fair sample of all uploads;
+    audited approvals are one of what passes. Each says which it is, and reports must too.
 
     Args:
         ledger: who said what.
         fetch: image reference and upload id to bytes.
         operators_only: leave out what only a provider said.
     """
-    labels = ledger.labels()
+    audited = ledger.audit_labels()
+    labels = audited | ledger.labels()
     images = {
         row["upload_id"]: str(row["detail"].get("image", ""))
         for row in ledger.stream(kind="transition")
@@ -198,6 +194,7 @@ def from_ledger(
             explicit=label[0],
             style=row["style"],
             labelled_by=label[1],
+            sample="audit" if row["sha256"] in audited else "gray",
         )
     return list(found.values())
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageFilter
+from matplotlib.axes import Axes
+from sklearn import metrics
 
-from producer.errors import ModerationError
-from worker.policy import Policy
-from worker.tools import accuracy
-from worker.tools.accuracy import Rate
-from worker.tools.dataset import Labelled
-from worker.tools.evaluation import Evaluation
-from worker.tools.page import COLOURS, Page, Series, bar_chart, line_chart
+from producer.plain import counted
+from worker.moderation.policy import CutOffs
+from worker.tools.accuracy import Bools, Floats, reliability
+from worker.tools.evaluation import Evaluation, Judged, arrays
+from worker.tools.figures import Rate, Table
+from worker.tools.page import Captioned, blurred_thumbnail, chart, render
 from worker.tools.scoring import Scorer
-from worker.tools.words import counted
-
-#: Thumbnails: side in pixels and radius of the blur; nobody should have to see what is there.
-THUMB_PX, BLUR_PX = 160, 9
 
 #: Bins of the histogram of probabilities.
 BINS = 20
 
 
-def rate_rows(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
+def rate_rows(evaluation: Evaluation) -> Table:
     """One row a group: what the cut-offs make of it, with 95 % intervals."""
     header = ["", "harmless", "explicit", "false blocks % (95 %)", "misses % (95 %)", "gray %"]
-    rows: list[list[object]] = [
+    return header, [
         [
             _label(key),
             m.harmless,
@@ -39,19 +33,14 @@ def rate_rows(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
         ]
         for key, m in evaluation.groups.items()
     ]
-    return header, rows
 
 
-def score_rows(evaluation: Evaluation) -> tuple[list[str], list[list[object]]]:
+def score_rows(evaluation: Evaluation) -> Table:
     """One row a group: how good the probabilities are, whatever the cut-offs."""
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.4f}"
-
-    rows: list[list[object]] = [
-        [_label(key), *map(number, (m.auroc, m.average_precision, m.brier, m.calibration_error))]
-        for key, m in evaluation.groups.items()
-    ]
+    rows: list[list[object]] = []
+    for key, m in evaluation.groups.items():
+        numbers = (m.auroc, m.average_precision, m.quality.brier, m.quality.calibration_error)
+        rows.append([_label(key), *("–" if n is None else f"{n:.4f}" for n in numbers)])
     return ["", "AUROC", "average precision", "Brier", "calibration error"], rows
 
 
@@ -68,171 +57,111 @@ def rate_text(rate: Rate) -> str:
     return f"{100 * rate.value:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def to_page(evaluations: Sequence[Evaluation], scorers: Sequence[Scorer], policy: Policy) -> str:
-    """All bundles side by side as one HTML file."""
+def to_page(evaluations: Sequence[Evaluation], scorers: Sequence[Scorer], cut_offs: CutOffs) -> str:
+    """All bundles side by side as one HTML file; `cut_offs` are marked in the plots."""
     first = evaluations[0]
-    page = Page(
-        "Evaluation",
-        f"{counted(len(first.judged), 'picture')}: {first.overall.harmless:,} harmless, "
-        f"{first.overall.explicit:,} explicit; policy {policy.version}",
+    mistakes = []
+    for one, scorer in zip(evaluations, scorers, strict=True):
+        titles = ("Harmless, but not approved", "Explicit, but not blocked")
+        for title, found in zip(titles, one.mistakes(), strict=True):
+            mistakes.append((f"{title} ({one.judges})", [_card(each, scorer) for each in found]))
+    return render(
+        "evaluation.html",
+        title="Evaluation",
+        lead=f"{counted(len(first.judged), 'picture')}: {first.overall.harmless:,} harmless, "
+        f"{first.overall.explicit:,} explicit; policy {first.policy}",
+        unknowns=first.unknowns(),
+        charts=_charts(evaluations, cut_offs),
+        evaluations=[
+            {
+                "bundle": one.judges,
+                "rates": rate_rows(one),
+                "scores": score_rows(one),
+                "left_out": one.left_out(),
+            }
+            for one in evaluations
+        ],
+        mistakes=mistakes,
     )
-    for sentence in first.unknowns():
-        page.text(sentence, warns=True)
-    page.figures(_charts(evaluations, policy))
-    for evaluation in evaluations:
-        page.heading(evaluation.bundle)
-        page.table(*rate_rows(evaluation))
-        page.table(*score_rows(evaluation))
-        if left_out := evaluation.left_out():
-            page.text(f"Left out: {left_out}.")
-    for evaluation, scorer in zip(evaluations, scorers, strict=True):
-        _show_mistakes(page, evaluation, scorer)
-    return page.render()
 
 
-def _charts(evaluations: Sequence[Evaluation], policy: Policy) -> list[tuple[str, str]]:
-    marks = [
-        (policy.photo.approve_below, "approve below"),
-        (policy.photo.block_from, "block from"),
-    ]
-    charts = []
-    rocs, recalls, reliabilities = [], [], []
-    for evaluation, colour in zip(evaluations, COLOURS * len(evaluations), strict=False):
-        labels, scores = accuracy.as_arrays(
-            [j.explicit for j in evaluation.judged], [j.probability for j in evaluation.judged]
-        )
-        name = evaluation.bundle
-        if evaluation.overall.auroc is not None:
-            rocs.append(Series(name, accuracy.thin(*accuracy.roc_curve(labels, scores)), colour))
-            curve = accuracy.precision_recall_curve(labels, scores)
-            recalls.append(Series(name, accuracy.thin(*curve), colour))
-            bins = accuracy.reliability(labels, scores)
-            reliabilities.append(
-                Series(
-                    name,
-                    [(b.mean_probability, b.explicit.value or 0.0) for b in bins],
-                    colour,
-                    dots=True,
-                    band=[b.explicit.interval for b in bins],
-                    titles=[f"{counted(b.count, 'picture')}, {b.explicit}" for b in bins],
-                )
-            )
-    if rocs:
-        guess = Series("a coin", [(0, 0), (1, 1)], "rejected", dashed=True)
-        perfect = Series("right", [(0, 0), (1, 1)], "rejected", dashed=True)
-        charts += [
+def _card(one: Judged, scorer: Scorer) -> tuple[str, str, str]:
+    return (
+        blurred_thumbnail(scorer, one.labelled.read),
+        f"{_scores(one)} {one.verdict}",
+        f"{one.labelled.name}: {one.style}, {one.scored.format}, "
+        f"{one.scored.width_px} x {one.scored.height_px} px",
+    )
+
+
+def _charts(evaluations: Sequence[Evaluation], cut_offs: CutOffs) -> list[Captioned]:
+    named = [(one.judges, *arrays(one.judged)) for one in evaluations]
+
+    def roc(axes: Axes) -> None:
+        for name, labels, scores in named:
+            axes.plot(*metrics.roc_curve(labels, scores)[:2], label=name)
+        axes.plot([0, 1], [0, 1], "--", color="gray", label="a coin")
+
+    def recall(axes: Axes) -> None:
+        for name, labels, scores in named:
+            precision, found, _ = metrics.precision_recall_curve(labels, scores)
+            axes.plot(found, precision, label=name)
+
+    def alarms(axes: Axes) -> None:
+        edges = np.linspace(0, 1, 201)
+        for name, labels, scores in named:
+            harmless = np.sort(scores[~labels])
+            below = np.searchsorted(harmless, edges, side="left") / len(harmless)
+            axes.plot(edges, 1 - below, label=name)
+        for place, text in ((cut_offs.approve_below, "approve"), (cut_offs.block_from, "block")):
+            axes.axvline(place, linestyle=":", color="gray")
+            axes.text(place, 1, f" {text}", va="top")
+
+    charts: list[Captioned] = []
+    if evaluations[0].overall.auroc is not None:
+        charts = [
             (
-                line_chart(
-                    "ROC",
-                    [*rocs, guess],
-                    x_label="false alarms",
-                    y_label="found",
-                    x_range=(0, 1),
-                    y_range=(0, 1),
-                ),
+                chart("ROC", roc, x="false alarms", y="found", unit=True),
                 "How many explicit pictures are found at each share of false alarms.",
             ),
             (
-                line_chart(
-                    "Precision and recall",
-                    recalls,
-                    x_label="recall",
-                    y_label="precision",
-                    x_range=(0, 1),
-                    y_range=(0, 1),
-                ),
+                chart("Precision and recall", recall, x="recall", y="precision", unit=True),
                 "Of what is called explicit, how much is; against how much of it is found.",
             ),
-            (
-                line_chart(
-                    "Reliability",
-                    [*reliabilities, perfect],
-                    x_label="probability said",
-                    y_label="share explicit",
-                    x_range=(0, 1),
-                    y_range=(0, 1),
-                ),
-                "A calibrated model lies on the line; bands are 95 % intervals of each bin.",
-            ),
+            reliability_chart(named),
         ]
-    charts += [_histogram(evaluation) for evaluation in evaluations]
-    charts += [_alarm_curve(evaluations, marks)] if evaluations[0].overall.harmless else []
+    charts += [_histogram(*one) for one in named]
+    if evaluations[0].overall.harmless:
+        drawn = chart("False alarms by cut-off", alarms, x="probability", y="share", unit=True)
+        charts.append((drawn, "Share of harmless pictures at or above each probability."))
     return charts
 
 
-def _histogram(evaluation: Evaluation) -> tuple[str, str]:
-    edges = np.linspace(0, 1, BINS + 1)
-    counts = {
-        explicit: np.histogram(
-            [j.probability for j in evaluation.judged if j.explicit == explicit], edges
-        )[0]
-        for explicit in (False, True)
-    }
-    chart = bar_chart(
-        "Probabilities",
-        [f"{edge:.2f}" for edge in edges[:-1]],
-        [
-            ("harmless", "c1", [float(n) for n in counts[False]]),
-            ("explicit", "c2", [float(n) for n in counts[True]]),
-        ],
-        y_label="pictures",
-        x_label="probability",
-    )
-    return chart, f"What {evaluation.bundle} said."
+def _scores(one: Judged) -> str:
+    """What each model said."""
+    second = f" + {one.second.probability:.3f}" if one.second else ""
+    return f"{one.probability:.3f}{second}"
 
 
-def _alarm_curve(
-    evaluations: Sequence[Evaluation], marks: Sequence[tuple[float, str]]
-) -> tuple[str, str]:
-    series = []
-    for evaluation, colour in zip(evaluations, COLOURS * len(evaluations), strict=False):
-        harmless = np.sort([j.probability for j in evaluation.judged if not j.explicit])
-        edges = np.linspace(0, 1, 201)
-        above = 1 - np.searchsorted(harmless, edges, side="left") / len(harmless)
-        points = [(float(x), float(y)) for x, y in zip(edges, above, strict=True)]
-        series.append(Series(evaluation.bundle, points, colour))
-    chart = line_chart(
-        "False alarms by cut-off",
-        series,
-        x_label="probability",
-        y_label="share of harmless",
-        x_range=(0, 1),
-        marks=marks,
-    )
-    return chart, "Share of harmless pictures at or above each probability."
+def reliability_chart(named: Sequence[tuple[str, Bools, Floats]]) -> Captioned:
+    """How often a probability is right; `named` are (name, true labels, probabilities)."""
+
+    def draw(axes: Axes) -> None:
+        for name, labels, probabilities in named:
+            bins = reliability(labels, probabilities)
+            x = [b.mean_probability for b in bins]
+            [line] = axes.plot(x, [b.explicit.value or 0.0 for b in bins], "o-", label=name)
+            low, high = zip(*(b.explicit.interval for b in bins), strict=True)
+            axes.fill_between(x, low, high, alpha=0.2, color=line.get_color())
+        axes.plot([0, 1], [0, 1], "--", color="gray", label="right")
+
+    drawn = chart("Reliability", draw, x="probability said", y="share explicit", unit=True)
+    return drawn, "A calibrated model lies on the line; bands are 95 % intervals of each bin."
 
 
-def _show_mistakes(page: Page, evaluation: Evaluation, scorer: Scorer) -> None:
-    harmless, explicit = evaluation.mistakes()
-    for title, found in (
-        ("Harmless, but not approved", harmless),
-        ("Explicit, but not blocked", explicit),
-    ):
-        if not found:
-            continue
-        page.heading(f"{title} ({evaluation.bundle})")
-        page.pictures(
-            [
-                (
-                    blurred_thumbnail(scorer, one.labelled),
-                    f"{one.probability:.3f} {one.verdict}",
-                    f"{one.labelled.name}: {one.style}, {one.scored.format}, "
-                    f"{one.scored.width_px} x {one.scored.height_px} px",
-                )
-                for one in found
-            ]
-        )
+def _histogram(name: str, labels: Bools, scores: Floats) -> Captioned:
+    def draw(axes: Axes) -> None:
+        kinds = [scores[~labels], scores[labels]]
+        axes.hist(kinds, BINS, range=(0, 1), stacked=True, label=["harmless", "explicit"])
 
-
-def blurred_thumbnail(scorer: Scorer, labelled: Labelled) -> str:
-    """A small, blurred picture as a data URI; a grey tile where it is gone by now."""
-    try:
-        data = scorer.thumbnail_jpeg(labelled.read())
-        image: Image.Image = Image.open(io.BytesIO(data))
-        image.thumbnail((THUMB_PX, THUMB_PX))
-        image = image.filter(ImageFilter.GaussianBlur(BLUR_PX))
-    except (ModerationError, OSError):
-        image = Image.new("RGB", (THUMB_PX, THUMB_PX), (128, 128, 128))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=60)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return chart("Probabilities", draw, x="probability", y="pictures"), f"What {name} said."

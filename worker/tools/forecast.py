@@ -10,11 +10,11 @@ from typing import Any
 
 from producer.contract import Region, Verdict
 from producer.errors import InvalidInput, ModerationError
-from worker.bundle import Bundle
-from worker.policy import load_policy
+from worker.model.bundle import Bundle
+from worker.moderation.road import policy_in_use
 from worker.settings import WorkerSettings
-from worker.tools.accuracy import Rate
 from worker.tools.backfill import Item
+from worker.tools.figures import Rate
 from worker.tools.route_prices import route_price, routes
 from worker.tools.scoring import Scorer
 
@@ -67,17 +67,17 @@ def forecast(
     settings: WorkerSettings, items: Iterable[Item], total: int, read: Callable[[Item], bytes]
 ) -> Forecast:
     """Score a sample of `total` pictures here and now, as a worker would; `read` gives bytes."""
-    policy = load_policy(settings.policy_file)
+    policy = policy_in_use(settings)
     bundle = Bundle.load(settings.bundle, settings.models_folder)
     verdicts, regions = Counter[str](), Counter[str]()
-    with Scorer(settings, bundle, None, policy.boundaries()) as scorer:
+    with Scorer(settings, bundle, None, policy) as scorer:
         began_s, warm_s = time.monotonic(), None
         for item in items:
             try:
                 regions[item.region] += 1
                 region = Region(item.region) if item.region else settings.default_region
-                judged = scorer.score(read(item)).judge(bundle.calibration, policy, region)
-                verdicts[str(judged.verdict if judged else Verdict.APPROVED)] += 1
+                _, judged = scorer.look(read(item), policy, region)
+                verdicts[str(judged.verdict)] += 1
             except InvalidInput:
                 verdicts["rejected"] += 1
             except ModerationError as error:

@@ -1,20 +1,12 @@
-"""What moderation costs: arithmetic on counts and prices. Pure; amounts in yuan.
-
-Source of the default prices: the project's design note (Tencent about 1.5 yuan per 1,000 pictures,
-a small server 50 to 100 yuan a month).
-"""
+"""What moderation costs: arithmetic on counts and prices. Pure; amounts in yuan."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-#: Days of a month in every monthly figure, as in the design note.
+#: Days of a month in every monthly figure.
 DAYS_PER_MONTH = 30
-
-#: The design note's example: uploads a day, and share that the model cannot decide.
-NOTE_UPLOADS_PER_DAY = 5_000
-NOTE_GRAY_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,11 +16,18 @@ class Prices:
     Args:
         cloud_yuan_per_1000: for 1,000 pictures at a provider.
         server_min_yuan, server_max_yuan: for the machine, a month.
+        unit: what all of these are in, for people.
     """
 
     cloud_yuan_per_1000: float = 1.5
     server_min_yuan: float = 50.0
     server_max_yuan: float = 100.0
+    unit: str = "yuan"
+
+
+def month_yuan(per_day: float, yuan_per_1000: float) -> float:
+    """What so many pictures a day cost in a month."""
+    return per_day * DAYS_PER_MONTH * yuan_per_1000 / 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,12 @@ class MonthlyCost:
     @property
     def cloud_only_yuan(self) -> float:
         """If every picture went to the cloud."""
-        return self._month(self.uploads_per_day)
+        return month_yuan(self.uploads_per_day, self.prices.cloud_yuan_per_1000)
 
     @property
     def cloud_yuan(self) -> float:
         """For the gray pictures alone."""
-        return self._month(self.calls_per_day)
+        return month_yuan(self.calls_per_day, self.prices.cloud_yuan_per_1000)
 
     @property
     def total_yuan(self) -> tuple[float, float]:
@@ -69,14 +68,10 @@ class MonthlyCost:
     @property
     def break_even_uploads_per_day(self) -> tuple[float, float] | None:
         """(cheapest, dearest machine): above so many uploads a day it pays; None: never."""
-        per_upload = (1 - self.gray_share) * self.prices.cloud_yuan_per_1000 / 1000
-        monthly = per_upload * DAYS_PER_MONTH
+        monthly = month_yuan(1 - self.gray_share, self.prices.cloud_yuan_per_1000)
         if monthly <= 0:
             return None
         return self.prices.server_min_yuan / monthly, self.prices.server_max_yuan / monthly
-
-    def _month(self, per_day: float) -> float:
-        return per_day * DAYS_PER_MONTH * self.prices.cloud_yuan_per_1000 / 1000
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form; money rounded to fen."""

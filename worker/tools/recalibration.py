@@ -11,17 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
-from worker.calibration import Calibration, Isotonic, Platt, fit_isotonic, fit_platt
-from worker.tools import accuracy
-from worker.tools.accuracy import Bools, Floats
+from worker.model.calibration import Calibration, Isotonic, Platt, logit
+from worker.tools.accuracy import Bools, Floats, Quality, as_arrays
 
 Method = Literal["platt", "isotonic"]
-
-FITS: dict[Method, Callable[[Sequence[float], Sequence[bool], str], Platt | Isotonic]] = {
-    "platt": fit_platt,
-    "isotonic": fit_isotonic,
-}
 
 #: Fewest pictures of each kind. Two numbers are fitted by Platt; isotonic fits a curve and is known
 #: to overfit below about a thousand pictures in all.
@@ -35,22 +32,71 @@ class TooFewPictures(ValueError):
     """Raised when a fit would be noise; says how many more are needed."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Quality:
-    """How good probabilities are; smaller is better everywhere."""
+def fit_platt(raw: Sequence[float], explicit: Sequence[bool], date: str) -> Platt:
+    """Fit a logistic curve to the raw scores' logits.
 
-    brier: float
-    log_loss: float
-    calibration_error: float
+    Source: Platt 1999 with the targets of Lin, Lin and Weng 2007, section 2: (n1 + 1) / (n1 + 2)
+    and 1 / (n0 + 2) keep a separable sample from running to infinity.
 
-    @classmethod
-    def of(cls, labels: Bools, probabilities: Floats) -> Quality:
-        """Measure."""
-        return cls(
-            brier=accuracy.brier(labels, probabilities),
-            log_loss=accuracy.log_loss(labels, probabilities),
-            calibration_error=accuracy.calibration_error(labels, probabilities),
+    Args:
+        raw: raw scores of one artefact, 0..1.
+        explicit: the true label of each, both kinds present.
+        date: when the sample was labelled; kept for the record.
+
+    Raises:
+        ValueError: fewer than 20 pictures, one kind only, or explicit pictures score lower.
+    """
+    labels = _check_sample(raw, explicit)
+    positives = int(labels.sum())
+    high, low = (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2)
+    target = np.where(labels, high, low)
+    logits = np.asarray([logit(score) for score in raw]).reshape(-1, 1)
+    # A target between the labels is the picture under both, weighted.
+    curve = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(
+        np.concatenate((logits, logits)),
+        np.repeat([True, False], len(labels)),
+        sample_weight=np.concatenate((target, 1 - target)),
+    )
+    slope, offset = float(curve.coef_[0, 0]), float(curve.intercept_[0])
+    if slope <= 0:
+        raise ValueError("explicit pictures score no higher than others; are the labels swapped?")
+    return Platt(slope=slope, offset=offset, pictures=len(labels), date=date)
+
+
+def fit_isotonic(raw: Sequence[float], explicit: Sequence[bool], date: str) -> Isotonic:
+    """Fit a rising curve by pooling adjacent violators; equal scores are one point.
+
+    Args:
+        raw: raw scores of one artefact, 0..1.
+        explicit: the true label of each, both kinds present.
+        date: when the sample was labelled; kept for the record.
+
+    Raises:
+        ValueError: fewer than 20 pictures, or one kind only.
+    """
+    labels = _check_sample(raw, explicit)
+    curve = IsotonicRegression(y_min=0, y_max=1).fit(np.asarray(raw, dtype=float), labels)
+    return Isotonic(
+        raw=tuple(curve.X_thresholds_.tolist()),
+        values=tuple(curve.y_thresholds_.tolist()),
+        pictures=len(labels),
+        date=date,
+    )
+
+
+def _check_sample(raw: Sequence[float], explicit: Sequence[bool]) -> Bools:
+    if len(raw) < 20 or len(set(explicit)) < 2:
+        raise ValueError(
+            f"a calibration needs at least 20 pictures of both kinds, not {len(raw)} with "
+            f"{sum(explicit)} explicit"
         )
+    return np.asarray(explicit, dtype=bool)
+
+
+FITS: dict[Method, Callable[[Sequence[float], Sequence[bool], str], Platt | Isotonic]] = {
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,15 +106,16 @@ class Fit:
     Args:
         before: the present calibration on the same pictures.
         after: each picture judged by a fit that did not see it.
-        held_out: those probabilities, in the order of the pictures.
+        now: the present calibration's probabilities, in the order of the pictures.
+        held_out: those of the fits that did not see them.
     """
 
     method: Method
     calibration: Platt | Isotonic
-    explicit: int
-    harmless: int
+    labels: Bools
     before: Quality
     after: Quality
+    now: Floats
     held_out: Floats
 
     @property
@@ -78,10 +125,11 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
+        explicit = int(self.labels.sum())
         return {
             "method": self.method,
-            "explicit": self.explicit,
-            "harmless": self.harmless,
+            "explicit": explicit,
+            "harmless": len(self.labels) - explicit,
             "before": dataclasses.asdict(self.before),
             "after_held_out": dataclasses.asdict(self.after),
             "better": self.is_better,
@@ -89,11 +137,7 @@ class Fit:
 
 
 def recalibrate(
-    raw: Sequence[float],
-    explicit: Sequence[bool],
-    present: Calibration,
-    method: Method,
-    date: str,
+    raw: Sequence[float], explicit: Sequence[bool], present: Calibration, method: Method, date: str
 ) -> Fit:
     """Fit one kind of calibration and check it.
 
@@ -109,20 +153,20 @@ def recalibrate(
         ValueError: explicit pictures score lower than harmless ones.
     """
     check_enough(explicit, method)
-    labels, scores = accuracy.as_arrays(explicit, raw)
+    labels, scores = as_arrays(explicit, raw)
     held_out = np.empty_like(scores)
-    for fold in _folds(labels):
-        rest = ~fold
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=20261122)
+    for rest, fold in folds.split(scores, labels):
         part = FITS[method](scores[rest].tolist(), labels[rest].tolist(), date)
         held_out[fold] = [part.probability(score) for score in scores[fold]]
     now = np.asarray([present.probability(score) for score in scores])
     return Fit(
         method=method,
         calibration=FITS[method](list(raw), list(explicit), date),
-        explicit=int(labels.sum()),
-        harmless=int((~labels).sum()),
+        labels=labels,
         before=Quality.of(labels, now),
         after=Quality.of(labels, held_out),
+        now=now,
         held_out=held_out,
     )
 
@@ -137,13 +181,3 @@ def check_enough(explicit: Sequence[bool], method: Method) -> None:
             f"{method} needs at least {need} explicit and {need} harmless pictures; these are "
             f"{have['explicit']} and {have['harmless']}: add {' and '.join(missing)}"
         )
-
-
-def _folds(labels: Bools) -> list[Bools]:
-    """Both labels spread evenly over the folds, by a fixed shuffle."""
-    numbers = np.empty(len(labels), dtype=int)
-    rng = np.random.default_rng(20261122)
-    for kind in (True, False):
-        places = rng.permutation(np.nonzero(labels == kind)[0])
-        numbers[places] = np.arange(len(places)) % FOLDS
-    return [numbers == fold for fold in range(FOLDS)]

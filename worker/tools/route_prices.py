@@ -13,6 +13,7 @@ from typing import Any
 
 from producer.contract import Region
 from worker.review.settings import ReviewSettings
+from worker.tools.figures import unit
 
 #: Providers at home in a region, for where none is configured; the first is assumed.
 #: Source: the adapters' own `home` with their default regions.
@@ -30,6 +31,7 @@ class Route:
         share: of the uploads, 0..1.
         provider: the one that is asked first.
         configured: False where no provider is, and this one is assumed.
+        unit: what the price is in, for people.
     """
 
     region: Region
@@ -37,12 +39,13 @@ class Route:
     provider: str
     yuan_per_1000: float
     configured: bool
+    unit: str = "yuan"
 
     def __str__(self) -> str:
         assumed = "" if self.configured else ", assumed: none is configured"
         return (
-            f"{self.provider} for {self.share:.0%} {self.region}, {self.yuan_per_1000:g} yuan for "
-            f"1,000{assumed}"
+            f"{self.provider} for {self.share:.0%} {self.region}, {self.yuan_per_1000:g} "
+            f"{self.unit} for 1,000{assumed}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ def routes(settings: ReviewSettings, uploads: Mapping[str, int]) -> tuple[Route,
                 provider=provider,
                 yuan_per_1000=settings.limits_of(provider).yuan_per_1000,
                 configured=bool(configured),
+                unit=unit(settings.currency),
             )
         )
     return tuple(found)

@@ -1,103 +1,60 @@
-"""Bytes to scores outside of the queue, as the workers would score them; remembered by content.
+"""The road of `worker/moderation/road.py` outside of the queue; what was scored is remembered.
 
-For evaluation, tuning, shadow scores and dry runs. What is remembered is the raw score of every
-view, so another calibration or policy costs nothing; another model or another way of looking does.
+For evaluation, tuning, rescans, shadow scores and dry runs. What is remembered is the raw score of
+every view by each model, so another calibration or policy costs nothing; another model or another
+way of looking does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from producer.contract import Region
-from worker.bundle import Bundle
-from worker.calibration import Calibration
-from worker.decode import DecodeLimits, Decoder
-from worker.engine import Engine
-from worker.policy import Judgement, Policy, ViewScore, judge
+from worker.image.decoder import Picture
+from worker.ledger.sqlite import open_file
+from worker.model.bundle import Bundle
+from worker.model.calibration import Calibration
+from worker.model.engine import Engine
+from worker.model.style import StyleHead
+from worker.moderation.panel import SecondScore
+from worker.moderation.policy import Judgement, Policy, ViewScore
+from worker.moderation.road import (
+    ask_second,
+    make_decoder,
+    make_engine,
+    open_second,
+    record_fields,
+    score,
+    view_options,
+)
+from worker.moderation.scored import Scored
 from worker.settings import WorkerSettings
-from worker.sqlite_wal import open_file
-from worker.style import StyleHead
-from worker.views import View, ViewOptions
 
 #: Grows when what is remembered changes its meaning.
-MEMORY_VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What a model said of one content, before calibration and policy.
-
-    Args:
-        views: (raw score 0..1, frame, background, crop) of each view; empty for a flat picture.
-        drawn: how likely it is drawn, 0..1.
-        flat: why no model was needed, or empty.
-    """
-
-    sha256: str
-    format: str
-    width_px: int
-    height_px: int
-    views: tuple[tuple[float, int, str, str], ...]
-    drawn: float
-    flat: str
-
-    @property
-    def raw_score(self) -> float:
-        """Of the worst view; 0 for a flat picture, which no model saw."""
-        return max((view[0] for view in self.views), default=0.0)
-
-    @property
-    def side_px(self) -> int:
-        """The shorter side."""
-        return min(self.width_px, self.height_px)
-
-    def probability(self, calibration: Calibration) -> float:
-        """Of the worst view; calibrations rise, so the worst view stays the worst."""
-        return calibration.probability(self.raw_score) if self.views else 0.0
-
-    def judge(
-        self, calibration: Calibration, policy: Policy, region: Region, style: str = ""
-    ) -> Judgement | None:
-        """The policy's answer, or None for a flat picture, which is approved by rule.
-
-        Args:
-            calibration: raw score to probability.
-            policy: the rules.
-            region: whose cut-offs apply.
-            style: `drawn` or `photo` where somebody said so, instead of the style head.
-        """
-        if not self.views:
-            return None
-        rows = [
-            ViewScore(
-                raw_score=raw,
-                probability=calibration.probability(raw),
-                frame=frame,
-                background=background,
-                crop=crop,
-            )
-            for raw, frame, background, crop in self.views
-        ]
-        drawn = {"drawn": 1.0, "photo": 0.0}.get(style, self.drawn)
-        return judge(rows, policy, region, lambda _view: drawn)
+MEMORY_VERSION = 3
 
 
 class Scorer:
-    """One bundle with its decoder; a context manager, because the decoder is a child process.
+    """A bundle, with a second one where a policy asks it, and the decoder of both.
+
+    A context manager, because the decoder is a child process.
 
     Args:
         settings: limits and the way of looking.
         bundle: the model.
         memory: remembers what was scored; None scores everything again.
-        cut_offs: probabilities near which an int8 bundle scores again in float32.
+        policy: near whose cut-offs an int8 bundle scores again in float32, and whose second model
+            looks too; None: neither.
+
+    Attributes:
+        policy: the same.
     """
 
     def __init__(
@@ -105,21 +62,29 @@ class Scorer:
         settings: WorkerSettings,
         bundle: Bundle,
         memory: ScoreMemory | None = None,
-        cut_offs: Sequence[float] = (),
+        policy: Policy | None = None,
     ) -> None:
         self.bundle = bundle
+        self.policy = policy
         self._settings = settings
         self._memory = memory
-        self._cut_offs = tuple(cut_offs)
-        self._options = make_view_options(settings, bundle)
-        self._engine: Engine | None = None
-        self._decoder = Decoder(make_decode_limits(settings), self._options)
+        self._cut_offs = policy.boundaries() if policy else ()
+        self._second = open_second(settings, policy) if policy else None
+        self._decoder = make_decoder(settings, bundle.input, self._second)
         self._style = StyleHead()
-        self.scored = 0
-        model = bundle.description["model"]["sha256"]
-        band = self._cut_offs if bundle.guard_band else ()
-        text = json.dumps([MEMORY_VERSION, model, repr(self._options), band])
-        self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._last: tuple[str, Picture] | None = None
+        parts = [MEMORY_VERSION, view_options(settings, bundle.input, self._second).id]
+        models = [(bundle, self._cut_offs)]
+        if self._second is not None and self._second.bundle is not None and policy is not None:
+            models.append((self._second.bundle, policy.second.second_boundaries()))
+        for model, cut_offs in models:
+            parts += [model.description["model"]["sha256"], cut_offs if model.guard_band else ()]
+        self._how = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def second_id(self) -> str:
+        """Of the second bundle; empty where none looks."""
+        return self._second.id if self._second else ""
 
     def __enter__(self) -> Self:
         return self
@@ -132,39 +97,82 @@ class Scorer:
 
         Raises:
             InvalidInput: the workers would reject this file.
+            InferenceFailed: the model rejected it.
         """
         sha256 = hashlib.sha256(data).hexdigest()
-        known = self._memory.get(sha256, self._key) if self._memory else None
+        known = self._remembered(sha256)
         if known is not None:
             return known
-        picture = self._decoder.decode(data)
-        views: list[View] = [] if picture.flat else picture.views
-        scored = Scored(
-            sha256=sha256,
-            format=picture.format,
-            width_px=picture.width_px,
-            height_px=picture.height_px,
-            views=tuple(self._raw_scores(views)),
-            drawn=max((self._style.drawn_probability(v.pixels) for v in views[:1]), default=1.0),
-            flat=picture.flat or "",
+        picture = self._decode(sha256, data)
+        [scored] = score(self._engine, {sha256: picture}, self._cut_offs, self._second).values()
+        if isinstance(scored, BaseException):
+            raise scored
+        return self._remember(scored)
+
+    def drawn(self, data: bytes, scored: Scored) -> float:
+        """How likely the worst view is drawn, 0..1; looked at again where nobody asked before."""
+        if scored.drawn is not None:
+            return scored.drawn
+        pixels = self._decode(scored.sha256, data).views[scored.worst].pixels
+        found = self._style.drawn_probability(pixels)
+        self._remember(dataclasses.replace(scored, drawn=found))
+        return found
+
+    def second(self, data: bytes, scored: Scored) -> SecondScore | None:
+        """What the second model says at worst; looked at where nobody asked before."""
+        if self._second is not None and scored.views and not scored.second:
+            picture = self._decode(scored.sha256, data)
+            scored = self._remember(ask_second(self._second, scored, picture))
+        return scored.second_worst
+
+    def judge(self, data: bytes, scored: Scored, policy: Policy, region: Region) -> Judgement:
+        """What a worker with this policy makes of what was scored."""
+        return scored.judge(
+            policy,
+            region,
+            lambda: self.drawn(data, scored),
+            lambda: self.second(data, scored),
         )
-        self.scored += 1
-        if self._memory is not None:
-            self._memory.put(self._key, scored)
-        return scored
+
+    def look(self, data: bytes, policy: Policy, region: Region) -> tuple[Scored, Judgement]:
+        """What the models say, and what a worker with this policy makes of it; see `score`."""
+        scored = self.score(data)
+        return scored, self.judge(data, scored, policy, region)
+
+    def fields(self, judgement: Judgement, policy: Policy) -> dict[str, str]:
+        """A judgement as the record keeps it."""
+        return record_fields(judgement, self.bundle.id, policy, self.second_id)
 
     def thumbnail_jpeg(self, data: bytes) -> bytes:
         """A safe JPEG of a picture that scored; see `Decoder.normalise`."""
         return self._decoder.normalise(data)
 
-    def _raw_scores(self, views: Sequence[View]) -> Iterator[tuple[float, int, str, str]]:
-        if not views:
-            return
-        if self._engine is None:
-            self._engine = make_engine(self._settings, self.bundle)
-        results = self._engine.score(np.stack([view.pixels for view in views]), self._cut_offs)
-        for view, result in zip(views, results, strict=True):
-            yield round(result.raw_score, 7), view.frame, view.background, view.crop
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        """Loaded with the first picture that is not remembered."""
+        return make_engine(self._settings, self.bundle)
+
+    def _decode(self, sha256: str, data: bytes) -> Picture:
+        if self._last is None or self._last[0] != sha256:
+            self._last = sha256, self._decoder.decode(data)
+        return self._last[1]
+
+    def _remembered(self, sha256: str) -> Scored | None:
+        if self._memory is None:
+            return None
+        other = self._second.bundle if self._second else None
+        calibrations = self.bundle.calibration, other.calibration if other else None
+        return self._memory.get(sha256, self._how, *calibrations)
+
+    def _remember(self, scored: Scored) -> Scored:
+        """Style and second model may be asked one after the other: neither forgets the other."""
+        before = self._remembered(scored.sha256)
+        if before is not None:
+            drawn = before.drawn if scored.drawn is None else scored.drawn
+            scored = dataclasses.replace(scored, drawn=drawn, second=scored.second or before.second)
+        if self._memory is not None:
+            self._memory.put(self._how, scored)
+        return scored
 
 
 class ScoreMemory:
@@ -177,16 +185,23 @@ class ScoreMemory:
             "PRIMARY KEY (sha256, how)) WITHOUT ROWID"
         )
 
-    def get(self, sha256: str, how: str) -> Scored | None:
-        """What was put, or None."""
+    def get(
+        self, sha256: str, how: str, calibration: Calibration, second: Calibration | None = None
+    ) -> Scored | None:
+        """What was put, with the probabilities of each model's calibration; or None."""
         row = self._connection.execute(
             "SELECT scored FROM scores WHERE sha256 = ? AND how = ?", (sha256, how)
         ).fetchone()
         if row is None:
             return None
-        data: dict[str, Any] = json.loads(row[0])
-        data["views"] = tuple(tuple(view) for view in data["views"])
-        return Scored(**data)
+        fields = json.loads(row[0])
+        views = [
+            ViewScore(**_calibrated(view, calibration.probability)) for view in fields.pop("views")
+        ]
+        said = fields.pop("second")
+        calibrate = second.probability if second else None
+        others = [SecondScore(**_calibrated(one, calibrate)) for one in said]
+        return Scored(views=tuple(views), second=tuple(others), **fields)
 
     def put(self, how: str, scored: Scored) -> None:
         """Remember; the same again changes nothing."""
@@ -200,47 +215,44 @@ class ScoreMemory:
         self._connection.close()
 
 
+def _calibrated(
+    fields: dict[str, Any], calibrate: Callable[[float], float] | None
+) -> dict[str, Any]:
+    probability = calibrate(fields["raw_score"]) if calibrate else fields["probability"]
+    return {**fields, "probability": probability}
+
+
 @contextlib.contextmanager
-def score_memory(settings: WorkerSettings) -> Iterator[ScoreMemory]:
-    """The memory in the data folder."""
+def open_scorers(
+    settings: WorkerSettings, names: Sequence[str], policy: Policy | None
+) -> Iterator[list[Scorer]]:
+    """One scorer a name, all with the memory in the data folder; `policy` as for `Scorer`.
+
+    Args:
+        settings: where models lie.
+        names: bundles, or pairs of them; see `as_pair`.
+        policy: of all; a pair has its own second model.
+    """
+    pairs = [(name, None) if policy is None else as_pair(name, policy) for name in names]
+    bundles = [(Bundle.load(name, settings.models_folder), rules) for name, rules in pairs]
     memory = ScoreMemory(settings.data_folder / "scores.sqlite3")
-    try:
-        yield memory
-    finally:
-        memory.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(memory.close)
+        yield [stack.enter_context(Scorer(settings, one, memory, own)) for one, own in bundles]
 
 
-def make_engine(settings: WorkerSettings, bundle: Bundle) -> Engine:
-    """The engine that the settings ask for."""
-    return Engine(
-        bundle,
-        execution_providers=settings.execution_providers,
-        threads=settings.threads,
-        micro_batch=settings.micro_batch,
-        max_rss_mb=settings.max_rss_mb,
-    )
+def as_pair(name: str, policy: Policy) -> tuple[str, Policy]:
+    """`first+second` as the first bundle and the policy with that second one.
 
-
-def make_decode_limits(settings: WorkerSettings) -> DecodeLimits:
-    """The limits that the settings ask for."""
-    return DecodeLimits(
-        max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_pixels,
-        max_side_px=settings.max_side_px,
-        max_aspect_ratio=settings.max_aspect_ratio,
-        max_frames=settings.max_frames,
-        max_total_pixels=settings.max_total_pixels,
-        timeout_s=settings.decode_timeout_s,
-        memory_bytes=settings.decode_memory_bytes,
-    )
-
-
-def make_view_options(settings: WorkerSettings, bundle: Bundle) -> ViewOptions:
-    """The way of looking that the settings ask for."""
-    return ViewOptions(
-        spec=bundle.input,
-        max_frames=settings.scored_frames,
-        served_crop=settings.served_crop,
-        pad_to_square=settings.pad_to_square,
-        flat_rule=settings.flat_rule,
-    )
+    `first+none` is one model alone; without a plus the policy's own second model stays. The second
+    is asked always where the policy asks none.
+    """
+    first, plus, second = name.rpartition("+")
+    if not plus:
+        return name, policy
+    if second == "none":
+        return first, policy.alone()
+    rules = policy.second
+    ask = "always" if rules.ask == "off" else rules.ask
+    named = dataclasses.replace(rules, bundle=second, ask=ask)
+    return first, dataclasses.replace(policy, second=named, names_second=True)

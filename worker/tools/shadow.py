@@ -7,7 +7,6 @@ nor knows of it, and it can be pointed at last week as well. Each look is one ev
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import structlog
 
 from producer.contract import Region, Verdict
 from producer.errors import InvalidInput, ModerationError
-from producer.store import Store
-from worker.ledger_reads import LedgerReads
-from worker.policy import Policy
+from producer.record.store import Store
+from producer.whole_files import write_whole
+from worker.ledger.queries import LedgerReads
+from worker.moderation.policy import Policy
 from worker.tools.scoring import Scorer
 
 log = structlog.get_logger()
@@ -86,32 +86,26 @@ class Shadow:
 
     def _look(self, row: dict[str, Any]) -> None:
         upload_id = row["upload_id"]
-        try:
-            scored = self._scorer.score(self._fetch(self._ledger.image_of(upload_id), upload_id))
-        except InvalidInput:
-            self.gone += 1  # no longer where it was, or another decoder's limits by now
-            return
-        except ModerationError as error:
-            log.warning("shadow_skipped", upload_id=upload_id, error=type(error).__name__)
-            self.gone += 1
-            return
-        calibration = self._scorer.bundle.calibration
         region = Region(row["region"] or "domestic")
-        judgement = scored.judge(calibration, self._policy, region, row["style"])
-        verdict = judgement.verdict if judgement else Verdict.APPROVED
+        try:
+            data = self._fetch(self._ledger.image_of(upload_id), upload_id)
+            _, judgement = self._scorer.look(data, self._policy, region)
+        except ModerationError as error:
+            self.gone += 1
+            # Refused: no longer where it was, or another decoder's limits by now.
+            if not isinstance(error, InvalidInput):
+                log.warning("shadow_skipped", upload_id=upload_id, error=type(error).__name__)
+            return
+        fields = self._scorer.fields(judgement, self._policy)
+        verdict = fields.pop("state")
         detail = {
+            **fields,
             "bundle": self._scorer.bundle.id,
-            "policy": self._policy.version,
-            "probability": f"{scored.probability(calibration):.6f}",
-            "raw_score": f"{scored.raw_score:.6f}",
             "sha256": row["sha256"],
-            "style": judgement.style if judgement else "",
             "live_probability": row["probability"],
         }
         live = VERDICTS.get(row["to_state"], Verdict.GRAY)
-        self._store.events.note(
-            "shadow", upload_id, row["seq"], verdict.value, detail, from_=live.value
-        )
+        self._store.events.note("shadow", upload_id, row["seq"], verdict, detail, from_=live.value)
         self.looked += 1
 
     def _position(self) -> int:
@@ -122,9 +116,7 @@ class Shadow:
 
     def _remember(self, position: int) -> None:
         self._position_file.parent.mkdir(parents=True, exist_ok=True)
-        work = self._position_file.with_suffix(".new")
-        work.write_text(str(position))
-        os.replace(work, self._position_file)
+        write_whole(self._position_file, str(position).encode(), 0o644)
 
 
 def is_sampled(sha256: str, share: float) -> bool:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.policy import CutOffs, Policy
-from worker.tools.accuracy import Bools, Floats, Rate
-from worker.tools.money import DAYS_PER_MONTH
+from worker.moderation.panel import SecondLook
+from worker.moderation.policy import CutOffs, Policy
+from worker.tools.accuracy import Bools, Floats
+from worker.tools.figures import Rate
+from worker.tools.money import month_yuan
 
 #: Cut-offs tried for each style; more distinct probabilities than this are thinned evenly.
 CANDIDATES = 400
@@ -39,12 +41,20 @@ class Sample:
         explicit: the true labels.
         drawn: whose cut-offs apply.
         decided: approved by rule whatever the cut-offs are (flat pictures).
+        vetoed: gray where the first model approves, for the second model says so.
+        cleared: approved where the first model is not sure.
+        joint: blocked where the first model is not sure.
+        disputed: gray where the first model blocks.
     """
 
     probability: Floats
     explicit: Bools
     drawn: Bools
     decided: Bools
+    vetoed: Bools
+    cleared: Bools
+    joint: Bools
+    disputed: Bools
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +83,8 @@ class Limits:
     misses: float = 0.02
     yuan_per_month: float = math.inf
     cautious: bool = False
+    #: What money is in, for people.
+    unit: str = "yuan"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +119,7 @@ class Setting:
     """Cut-offs and what they would do.
 
     Args:
+        second: the second model's numbers that they go with; None: the present ones.
         false_blocks: of the harmless pictures.
         misses: of the explicit ones.
         gray_share: of the traffic, explicit and harmless weighted by its explicit share.
@@ -122,18 +135,15 @@ class Setting:
     calls_per_day: float
     yuan_per_month: dict[str, float]
     route_yuan_per_month: float
+    second: SecondLook | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
         return {
-            "photo": dataclasses.asdict(self.photo),
-            "drawn": dataclasses.asdict(self.drawn),
+            **dataclasses.asdict(self),
             "false_blocks": self.false_blocks.to_json(),
             "misses": self.misses.to_json(),
-            "gray_share": self.gray_share,
             "provider_calls_per_day": self.calls_per_day,
-            "yuan_per_month": self.yuan_per_month,
-            "route_yuan_per_month": self.route_yuan_per_month,
         }
 
 
@@ -141,8 +151,11 @@ def apply(sample: Sample, photo: CutOffs, drawn: CutOffs, traffic: Traffic) -> S
     """What a pair of cut-offs does to a sample, and what it would cost on the traffic."""
     low = np.where(sample.drawn, drawn.approve_below, photo.approve_below)
     high = np.where(sample.drawn, drawn.block_from, photo.block_from)
-    approved = (sample.probability < low) | sample.decided
-    blocked = (sample.probability >= high) & ~approved
+    below = sample.probability < low
+    above = (sample.probability >= high) & ~below
+    between = ~below & ~above
+    approved = (below & ~sample.vetoed) | (between & sample.cleared) | sample.decided
+    blocked = ((above & ~sample.disputed) | (between & sample.joint)) & ~approved
     gray = ~approved & ~blocked
     harmless = ~sample.explicit
     share = sum(
@@ -153,20 +166,16 @@ def apply(sample: Sample, photo: CutOffs, drawn: CutOffs, traffic: Traffic) -> S
         )
         if kind.any()
     )
-    calls = traffic.uploads_per_day * share
-
-    def month_yuan(price: float) -> float:
-        return float(calls * DAYS_PER_MONTH * price / 1000)
-
+    calls = float(traffic.uploads_per_day * share)
     return Setting(
         photo=photo,
         drawn=drawn,
         false_blocks=Rate(int((blocked & harmless).sum()), int(harmless.sum())),
         misses=Rate(int((approved & sample.explicit).sum()), int(sample.explicit.sum())),
         gray_share=float(share),
-        calls_per_day=float(calls),
-        yuan_per_month={n: month_yuan(price) for n, price in traffic.yuan_per_1000.items()},
-        route_yuan_per_month=month_yuan(traffic.route_yuan_per_1000),
+        calls_per_day=calls,
+        yuan_per_month={n: month_yuan(calls, price) for n, price in traffic.yuan_per_1000.items()},
+        route_yuan_per_month=month_yuan(calls, traffic.route_yuan_per_1000),
     )
 
 
@@ -176,6 +185,8 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
     Where a style has fewer than `FEWEST` explicit pictures nothing is known of its misses, and its
     present approve cut-off stays; the same for harmless ones and the block cut-off. Among settings
     with the same gray, fewer wrong ones count. Cut-offs are rounded to six digits, towards gray.
+    What a second model clears or blocks with the first is taken for wrong or right whatever the
+    cut-offs are, so a limit is never passed, but with it less gray may be possible.
     """
     explicit, harmless = int(sample.explicit.sum()), int((~sample.explicit).sum())
     weights = np.where(
@@ -184,7 +195,8 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
         (1 - traffic.explicit_share) / max(harmless, 1),
     )
     # Flat pictures are approved by rule: the explicit ones among them are missed in any case.
-    lost = int((sample.explicit & sample.decided).sum())
+    lost = int((sample.explicit & (sample.decided | sample.cleared)).sum())
+    hurt = int((~sample.explicit & sample.joint).sum())
     low = _side(
         sample,
         sample.explicit,
@@ -197,7 +209,7 @@ def search(sample: Sample, present: Policy, traffic: Traffic, limits: Limits) ->
         sample,
         ~sample.explicit,
         weights,
-        _most_hits(limits.false_blocks, harmless, limits.cautious),
+        _most_hits(limits.false_blocks, harmless, limits.cautious) - hurt,
         (present.photo.block_from, present.drawn.block_from),
         below=False,
     )
@@ -237,7 +249,7 @@ def lacking(sample: Sample, limits: Limits) -> list[Lack]:
             limit = f"{100 * share:.3g}% {name}"
             found.append(Lack(limit=limit, label=label, have=counts[label], need=need))
         if math.isfinite(limits.yuan_per_month) and counts[label] < FEWEST:
-            limit = f"{limits.yuan_per_month:,.2f} yuan a month"
+            limit = f"{limits.yuan_per_month:,.2f} {limits.unit} a month"
             found.append(Lack(limit=limit, label=label, have=counts[label], need=FEWEST))
     return found
 
@@ -306,7 +318,8 @@ def _side(
     """Every way to decide with at most `most` wrong ones that no other way is better than."""
     tables, fixed = [], []
     for is_drawn, cut in zip((False, True), present, strict=True):
-        mine = (sample.drawn == is_drawn) & ~sample.decided
+        settled = sample.vetoed | sample.cleared if below else sample.disputed | sample.joint
+        mine = (sample.drawn == is_drawn) & ~sample.decided & ~settled
         known = int((mine & wrong).sum()) >= FEWEST
         cuts = candidates(sample.probability[mine]) if known else np.asarray([cut])
         tables.append(
@@ -365,15 +378,18 @@ def _round_up(value: float) -> float:
     return min(1.0, math.ceil(value * 1e6) / 1e6)
 
 
-def policy_toml(photo: CutOffs, drawn: CutOffs, present: Policy, comment: Sequence[str]) -> str:
-    """A policy file with these cut-offs; the rules for animations are kept."""
-    lines = [f"# {line}" for line in comment]
-    for name, cut in (("photo", photo), ("drawn", drawn)):
-        lines += [
-            "",
-            f"[{name}]",
-            f"approve_below = {cut.approve_below:.6g}",
-            f"block_from = {cut.block_from:.6g}",
-        ]
-    lines += ["", "[animation]", f"frames_to_block = {present.frames_to_block}", ""]
-    return "\n".join(lines)
+def policy_toml(found: Setting, present: Policy, comment: Sequence[str]) -> str:
+    """A policy file with what was found; rules for animations are kept.
+
+    Numbers of a second model are written where the present policy has them, or where others were
+    found.
+    """
+    second = found.second or present.second
+    policy = Policy(
+        photo=found.photo,
+        drawn=found.drawn,
+        frames_to_block=present.frames_to_block,
+        second=second,
+        names_second=present.names_second or second != present.second,
+    )
+    return policy.to_toml(comment)

@@ -2,6 +2,7 @@
 
 The ledger keeps what the model said of every view, so no picture is scored again for a new policy.
 Only the style may be missing, where the present policy did not need it; then the caller is asked.
+Used by `avatarmod tune --what-if` and by the console.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from producer.contract import Region, Verdict
-from worker.policy import Policy, ViewScore, judge
+from worker.moderation.panel import SecondScore
+from worker.moderation.policy import Policy, ViewScore
+from worker.moderation.scored import Scored
 
 _FRAME = re.compile(r"frame (\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change:
-    """One upload whose first verdict would differ."""
+    """One upload whose first verdict would differ; `second`: the second model's probability."""
 
     upload_id: str
     image: str
@@ -29,33 +33,46 @@ class Change:
     style: str
     before: Verdict
     after: Verdict
+    second: float | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class WhatIf:
     """How many first looks stay and how many change, `before -> after`.
 
     Args:
-        unknown: uploads for which the style decides and cannot be told any more.
-        other_bundle: uploads of another bundle than the last one; left out.
+        unknown: uploads for which the style or the second model decides, and what it would say
+            cannot be told any more.
+        other_bundle: uploads of another bundle, or pair of bundles, than the last one; left out.
     """
 
-    looked: int
-    counts: dict[tuple[Verdict, Verdict], int]
-    changes: list[Change]
-    unknown: int
-    other_bundle: int
-    bundle: str
+    bundle: str = ""
+    counts: Counter[tuple[Verdict, Verdict]] = dataclasses.field(default_factory=Counter)
+    changes: list[Change] = dataclasses.field(default_factory=list)
+    unknown: int = 0
+    other_bundle: int = 0
+
+    @property
+    def looked(self) -> int:
+        """Uploads that were judged twice."""
+        return self.counts.total()
 
     def newly(self, verdict: Verdict) -> int:
         """How many get this verdict that had another."""
         return sum(n for (a, b), n in self.counts.items() if b == verdict and a != b)
 
+    def totals(self) -> tuple[Counter[Verdict], Counter[Verdict]]:
+        """Uploads by verdict, (before, after)."""
+        before, after = Counter[Verdict](), Counter[Verdict]()
+        for (a, b), number in self.counts.items():
+            before[a] += number
+            after[b] += number
+        return before, after
+
     def gray_shares(self) -> tuple[float, float]:
         """(before, after), 0..1."""
-        before = sum(n for (a, _), n in self.counts.items() if a == Verdict.GRAY)
-        after = sum(n for (_, b), n in self.counts.items() if b == Verdict.GRAY)
-        return before / max(self.looked, 1), after / max(self.looked, 1)
+        before, after = (total[Verdict.GRAY] / max(self.looked, 1) for total in self.totals())
+        return before, after
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -78,6 +95,7 @@ def what_if(
     proposed: Policy,
     drawn_probability: Callable[[dict[str, Any]], float | None],
     *,
+    second_score: Callable[[dict[str, Any], str], SecondScore | None] = lambda _row, _name: None,
     most_changes: int = 10_000,
 ) -> WhatIf:
     """Judge the ledger's first looks by two policies.
@@ -89,78 +107,99 @@ def what_if(
         proposed: the one to compare it with.
         drawn_probability: a row to 0..1, or None where it cannot be told; asked only when a policy
             needs it and the ledger does not have it.
+        second_score: the same of a second model, by the name of its bundle.
         most_changes: changes that are kept one by one; all are counted.
     """
     rows = list(rows)
-    bundle = rows[-1]["bundle"] if rows else ""
-    mine = [row for row in rows if row["bundle"] == bundle]
-    counts: Counter[tuple[Verdict, Verdict]] = Counter()
-    changes: list[Change] = []
-    unknown = 0
-    for row in mine:
-        try:
-            before = judge_row(row, present, drawn_probability)
-            after = judge_row(row, proposed, drawn_probability)
-        except _StyleUnknown:
-            unknown += 1
+    found = WhatIf(bundle=rows[-1]["bundle"] if rows else "")
+    second = next(filter(None, map(_second_bundle, reversed(rows))), "")
+    for row in rows:
+        if row["bundle"] != found.bundle or _second_bundle(row) not in ("", second):
+            found.other_bundle += 1
             continue
-        counts[before, after] += 1
-        if before != after and len(changes) < most_changes:
-            changes.append(
-                Change(
-                    upload_id=row["upload_id"],
-                    image=images.get(row["upload_id"], ""),
-                    sha256=row["sha256"],
-                    probability=row["probability"],
-                    style=row["style"],
-                    before=before,
-                    after=after,
-                )
+        try:
+            before = judge_row(row, present, drawn_probability, second_score)
+            after = judge_row(row, proposed, drawn_probability, second_score)
+        except _Unknown:
+            found.unknown += 1
+            continue
+        found.counts[before, after] += 1
+        if before != after and len(found.changes) < most_changes:
+            taken = {name: row[name] for name in ("upload_id", "sha256", "probability", "style")}
+            image = images.get(row["upload_id"], "")
+            said = row["detail"].get("second_probability")
+            second_said = float(said) if said else None
+            found.changes.append(
+                Change(**taken, image=image, before=before, after=after, second=second_said)
             )
-    return WhatIf(
-        looked=sum(counts.values()),
-        counts=dict(counts),
-        changes=changes,
-        unknown=unknown,
-        other_bundle=len(rows) - len(mine),
-        bundle=bundle,
-    )
+    return found
 
 
-class _StyleUnknown(Exception):
-    """Raised when the style decides and nobody knows it."""
+class _Unknown(Exception):
+    """Raised when the style or the second model decides and nobody knows what it says."""
 
 
 def judge_row(
     row: dict[str, Any],
     policy: Policy,
     drawn_probability: Callable[[dict[str, Any]], float | None],
+    second_score: Callable[[dict[str, Any], str], SecondScore | None] = lambda _row, _name: None,
 ) -> Verdict:
     """The verdict of a policy on one first look of the ledger."""
 
-    def drawn(_view: ViewScore) -> float:
-        if row["style"]:
-            return 1.0 if row["style"] == "drawn" else 0.0
-        found = drawn_probability(row)
+    def drawn() -> float:
+        found = {"drawn": 1.0, "photo": 0.0}.get(row["style"])
+        found = drawn_probability(row) if found is None else found
         if found is None:
-            raise _StyleUnknown
+            raise _Unknown
         return found
 
-    return judge(_views(row), policy, Region(row["region"] or "domestic"), drawn).verdict
+    def second() -> SecondScore:
+        name = policy.second.bundle
+        is_same = _second_bundle(row).partition("@")[0] == Path(name).name
+        found = scored.second_worst if is_same else second_score(row, name)
+        if found is None:
+            raise _Unknown
+        return found
+
+    scored = scored_of(row)
+    region = Region(row["region"] or "domestic")
+    return scored.judge(policy, region, drawn, second).verdict
 
 
-def _views(row: dict[str, Any]) -> list[ViewScore]:
-    """Every view that was scored; a verdict from the cache has only the worst one."""
+def _second_bundle(row: dict[str, Any]) -> str:
+    return str(row["detail"].get("second_bundle", ""))
+
+
+def _second_of(detail: dict[str, Any]) -> tuple[SecondScore, ...]:
+    """What a second model said at worst; empty where none did."""
+    if not detail.get("second_probability"):
+        return ()
+    return (
+        SecondScore(
+            probability=float(detail["second_probability"]),
+            raw_score=float(detail["second_raw"]),
+            hold=float(detail.get("second_hold") or 0),
+        ),
+    )
+
+
+def scored_of(row: dict[str, Any]) -> Scored:
+    """What the ledger kept of a first look; a verdict from the cache has only the worst view."""
+    detail = row["detail"]
     views = []
-    for label, raw, probability in row["detail"].get("views") or ():
+    for label, raw, probability in detail.get("views") or ():
         found = _FRAME.match(label)
         frame = int(found.group(1)) if found else 0
         views.append(ViewScore(raw_score=raw, probability=probability, frame=frame))
-    if views:
-        return views
-    frame = int(row["detail"].get("frame") or 0)
-    return [
-        ViewScore(
-            raw_score=row["raw_score"] or 0.0, probability=row["probability"] or 0.0, frame=frame
-        )
-    ]
+    if not views:
+        raw, probability = row["raw_score"] or 0.0, row["probability"] or 0.0
+        frame = int(detail.get("frame") or 0)
+        views = [ViewScore(raw_score=raw, probability=probability, frame=frame)]
+    return Scored(
+        sha256=row["sha256"],
+        views=tuple(views),
+        second=_second_of(detail),
+        is_small=row["style"] == "small" or bool(detail.get("small")),
+        doubt=detail.get("doubt", ""),
+    )

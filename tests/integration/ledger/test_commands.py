@@ -11,12 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from producer.contract import Avatar, AvatarState
+from producer.findings import LooksLike, Seen
+from producer.record.decisions import Decisions
+from producer.record.store import Store
 from producer.settings import Settings
-from producer.store import Store
-from tests.integration.ledger.conftest import upload
+from tests.integration.ledger.conftest import advance, upload
 from worker.commands.ledger import ledger as command
-from worker.ledger import Ledger, write_transaction
-from worker.ledger_table import events
+from worker.ledger.database import write_transaction
+from worker.ledger.schema import events
+from worker.ledger.writer import Ledger
 
 
 @pytest.fixture
@@ -50,12 +54,44 @@ def test_parquet_holds_the_same(filled: Path) -> None:
     assert [row["probability"] for row in table] == [None, 0.25, None, 0.01]
 
 
+def export(*options: str) -> list[dict[str, str]]:
+    result = CliRunner().invoke(command, ["export", *options])
+    assert result.exit_code == 0, result.output
+    return list(csv.DictReader(io.StringIO(result.stdout)))
+
+
+def test_the_export_tells_of_one_picture(filled: Path, store: Store) -> None:
+    """Who else uploaded it, what looked like it, who decided, and on what they saw."""
+    sha256 = Ledger.open(Settings(data_folder=filled)).story("two")[1]["sha256"]
+    fields = {"decided_by": "model", "sha256": sha256}
+    store.submit(Avatar(upload_id="again", state=AvatarState.QUEUED, seq=1), max_backlog=9)
+    advance(store, "again", AvatarState.HELD, fields)
+    like = LooksLike(
+        sha256=sha256, upload_id="two", state="blocked", decided_by="operator:eve", distance=9
+    )
+    upload(store, "like", AvatarState.HELD, looks_like=like.to_json())
+    seen = Seen(2, sha256)
+    Decisions(store).decide("again", "blocked", by="eve", seen=seen)
+    book = Ledger.open(Settings(data_folder=filled))
+    while book.drain(store):
+        continue
+    rows = export("--sha256", sha256.upper(), "--kind", "transition")
+    assert {row["upload_id"] for row in rows} == {"two", "again", "like"}
+    assert {row["upload_id"] for row in rows if row["looks_like"] == sha256} == {"like"}
+    [decision] = [row for row in rows if row["decided_by"] == "operator:eve"]
+    assert (decision["upload_id"], decision["to_state"]) == ("again", "blocked")
+    assert (decision["seen_seq"], decision["seen_sha256"]) == ("2", sha256)
+    assert {row["upload_id"] for row in export("--upload", "like")} == {"like"}
+    wrong = CliRunner().invoke(command, ["export", "--sha256", "ab%"])
+    assert (wrong.exit_code, "64 hexadecimal digits" in wrong.output) == (2, True)
+
+
 def test_dates_limit_the_export(filled: Path) -> None:
     """--until excludes; a date that cannot be read is bad usage."""
     assert CliRunner().invoke(command, ["export", "--until", "2020-01-01"]).stderr == "0 events\n"
     result = CliRunner().invoke(command, ["export", "--since", "soon"])
     assert result.exit_code == 2
-    assert "write it like 2026-11-01" in result.output
+    assert "a date such as 2026-11-22" in result.output
 
 
 def test_a_check_can_be_read(filled: Path) -> None:
@@ -63,6 +99,10 @@ def test_a_check_can_be_read(filled: Path) -> None:
     book = Ledger.open(Settings(data_folder=filled))
     with write_transaction(book.engine) as connection:
         connection.execute(events.update().values(at=0.0).where(events.c.upload_id == "two"))
+    result = CliRunner().invoke(command, ["check"])
+    assert result.exit_code == 1
+    assert "not what their events come to: 6; add --repair" in result.output
+    assert "added up again" in CliRunner().invoke(command, ["check", "--repair"]).output
     book.close()
     result = CliRunner().invoke(command, ["check"])
     assert result.exit_code == 0, result.output

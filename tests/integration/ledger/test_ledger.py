@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from producer.contract import AvatarState, Opinion
-from producer.decisions import Decisions
+from producer.contract import AvatarState
 from producer.errors import ConfigurationError, LedgerUnavailable
+from producer.findings import Opinion
+from producer.record.decisions import Decisions
+from producer.record.store import Store
 from producer.settings import Settings
-from producer.store import Store
 from tests.integration.ledger.conftest import advance, upload
-from worker.ledger import HEAD, MIGRATIONS, Ledger, LedgerDrain, ledger_url
-from worker.ledger_table import events
+from worker.ledger.database import HEAD, MIGRATIONS, ledger_url
+from worker.ledger.drain import LedgerDrain
+from worker.ledger.schema import events
+from worker.ledger.writer import Ledger
 from worker.tools.report import make_report, tier_rows
 
 TENCENT = Opinion(provider="tencent", decision="block", cost_yuan=0.0015, latency_s=0.2)  # type: ignore[arg-type]
@@ -192,7 +195,7 @@ def test_labels_prefer_the_operator_and_find_the_content(ledger: Ledger, store: 
 
 def test_a_decision_that_was_taken_back_is_no_label(ledger: Ledger, store: Store) -> None:
     """The last word of an operator counts; taken back it is none, and a provider's counts again."""
-    decisions = Decisions(store, lambda _: "")
+    decisions = Decisions(store)
     for name in "uvw":
         upload(store, name, AvatarState.REVIEWING)
     advance(store, "v", AvatarState.APPROVED, {"decided_by": "review:tencent"})
@@ -213,7 +216,7 @@ def test_latencies_are_those_of_the_first_verdict_and_people_stand_apart(
     ledger: Ledger, store: Store
 ) -> None:
     """A decision after one taken back and a rescan's review are no second first verdict."""
-    decisions = Decisions(store, lambda _: "")
+    decisions = Decisions(store)
     for name in ("clear", "rescanned"):
         upload(store, name)
     advance(store, "rescanned", AvatarState.REVIEWING, {"decided_by": "model"})
@@ -275,6 +278,30 @@ def test_an_unreadable_event_is_kept_and_blocks_nothing(ledger: Ledger, store: S
     assert ledger.story("u")[0]["detail"] == {"unreadable": "{"}
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"seq": "1e30"},
+        {"seq": str(2**31)},
+        {"at": "1e300", "created_at": "-1e300"},
+        {"detail": '{"opinions": 7}'},
+        {"detail": '{"opinions": [{"cost_yuan": 1e300}]}'},
+        {"detail": '{"opinions": [{"cost_yuan": 1%s}]}' % ("0" * 400)},
+        {"detail": "[" * 100_000},
+        {"detail": '{"reason": "\\ud800", "decided_by": {"a": 1}}'},
+    ],
+)
+def test_no_event_is_one_that_sql_refuses(
+    ledger: Ledger, store: Store, nonsense: dict[str, str]
+) -> None:
+    """It would be tried again for ever, and all later ones behind it."""
+    store.redis.xadd(store.key("events"), nonsense | {"upload_id": "odd"})  # type: ignore[arg-type]
+    upload(store, "next")
+    assert drain_all(ledger, store) == 3
+    assert len(ledger.story("next")) == 2
+    assert len(ledger.story("odd")) == 1
+
+
 def test_two_services_share_a_database(settings: Settings, store: Store) -> None:
     """Namespaces do not see each other, even with equal stream ids."""
     here = Ledger.open(settings)
@@ -325,8 +352,8 @@ import sys
 from pathlib import Path
 import redis
 from producer.settings import Settings
-from producer.store import Store
-from worker.ledger import Ledger
+from producer.record.store import Store
+from worker.ledger.writer import Ledger
 socket, url, folder = sys.argv[1:]
 settings = Settings(data_folder=Path(folder), ledger_url=url or None)
 store = Store(redis.Redis(unix_socket_path=socket, decode_responses=True))

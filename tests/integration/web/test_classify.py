@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from tests.integration.servers import serving
 from tests.integration.web.conftest import Serve, Stack, show_worker, store_of, with_key
-from worker.samples import encode, identicon, landscape, png_bomb, transparent_badge
+from worker.demo.pictures import encode, identicon, landscape, png_bomb, transparent_badge
 
 LANDSCAPE = encode(landscape(), "JPEG", quality=90)
 GRAY = transparent_badge()

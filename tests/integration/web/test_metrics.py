@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from producer.metrics import BATCH, DEAD, HTTP, READ, RECORDED, Recorder, render
 from tests.integration.web.conftest import Stack, show_worker, store_of
-from worker.samples import encode, landscape
+from worker.demo.pictures import encode, landscape
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 

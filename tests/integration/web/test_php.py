@@ -17,12 +17,14 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import SecretStr
 
-from producer.outbox import CallbackEntry
+from producer.record.outbox import CallbackEntry
+from tests.databases import free_port
 from tests.integration.web.conftest import Stack
+from tests.support import wait_until
 from worker.callback import CallbackSender, body, sign, webhook_id
-from worker.samples import encode, landscape
+from worker.demo.pictures import encode, landscape
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "wordpress"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "php"
 SECRET = SecretStr("whsec_" + base64.b64encode(bytes(range(32))).decode())
 OTHER = SecretStr("whsec_" + base64.b64encode(bytes(range(1, 33))).decode())
 
@@ -88,6 +90,36 @@ def test_php_accepts_our_signature_and_nothing_else() -> None:
         assert verify(wrong_payload, wrong_headers, secrets, moment) is None
 
 
+def test_php_answers_a_ping_and_refuses_strangers(tmp_path: Path) -> None:
+    """The lines of its head, on a real server: `avatarmod callbacks test` finds nothing wrong."""
+    from producer.networks import parse_networks
+    from worker.ping import Pinger, all_ok
+
+    text = (EXAMPLES / "avatarmod-callback.php").read_text("utf-8")
+    head = text[text.index("    require '") : text.index(" *\n * In WordPress")]
+    lines = [line.removeprefix(" *").strip() for line in head.splitlines()]
+    (tmp_path / "verdict.php").write_text(
+        f"<?php $secret = '{SECRET.get_secret_value()}';\n" + "\n".join(lines)
+    )
+    shutil.copy(EXAMPLES / "avatarmod-callback.php", tmp_path)
+    if shutil.which("php") is None:
+        pytest.skip("php is not installed; on Debian: apt-get install php-cli")
+    port = free_port()
+    server = subprocess.Popen(
+        ["php", "-S", f"127.0.0.1:{port}", "-t", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        pinger = Pinger([SECRET], allowed=parse_networks(["127.0.0.0/8"]), timeout_s=10)
+        url = f"http://127.0.0.1:{port}/verdict.php"
+        wait_until(lambda: pinger.ping(url)[0].ok, 30, "php answers")
+        assert all_ok(pinger.ping(url)), pinger.ping(url)
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_php_enqueues_a_picture(stack: Stack, tmp_path: Path) -> None:
     """A file is sent, accepted, known the second time, and decided."""
     file = tmp_path / "avatar.jpg"
@@ -130,7 +162,7 @@ class Recording(BaseHTTPRequestHandler):
 
 def test_the_hub_signature_is_what_php_computes() -> None:
     """With the option on, X-Hub-Signature-256 is hash_hmac of the raw body; off, it is not sent."""
-    from producer.http_guard import parse_networks
+    from producer.networks import parse_networks
 
     Recording.posts.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Recording)
@@ -141,7 +173,7 @@ def test_the_hub_signature_is_what_php_computes() -> None:
     allowed = parse_networks(["127.0.0.0/8"])
     for is_on in (True, False):
         sender = CallbackSender([SECRET], allowed=allowed, timeout_s=10, hub_signature=is_on)
-        assert sender.deliver(entry, now_s=time.time()) == 204
+        assert sender.deliver(entry, now_s=time.time()).status == 204
         sender.close()
     server.shutdown()
     server.server_close()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from producer.contract import AvatarState
-from producer.store import Store
+from producer.errors import ModerationError, QueueFull
+from producer.reasons import BLOCK_REASONS
+from producer.record.store import Store
 from tests.integration.web.conftest import Serve, avatar_of, decide, store_of, with_key
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
@@ -28,6 +32,7 @@ def test_one_upload_is_accepted_and_its_record_stands(client: TestClient) -> Non
         "status": 202,
         "state": "queued",
         "seq": 1,
+        "sha256": None,
         "created": True,
         "href": "/v1/avatars/a/b@1",
     }
@@ -44,6 +49,38 @@ def test_the_same_id_again_changes_nothing(client: TestClient) -> None:
     assert answer.status_code == 200
     assert (answer.json()["state"], answer.json()["created"]) == ("approved", False)
     assert avatar_of(store_of(client), "a").image == "1.png"
+
+
+def test_the_same_id_with_another_picture_is_refused(client: TestClient) -> None:
+    """Before and after it was looked at; the same bytes again are answered with their hash."""
+
+    def post(data: bytes) -> Any:
+        return client.post("/v1/uploads", data={"upload_id": "a"}, files={"image": ("x", data)})
+
+    digest = hashlib.sha256(PNG).hexdigest()
+    assert post(PNG).status_code == 202
+    assert (post(PNG).status_code, post(PNG).json()["sha256"]) == (200, None)
+    assert (post(PNG + b".").status_code, post(PNG + b".").json()["code"]) == (409, "conflict")
+    decide(store_of(client), "a", sha256=digest)
+    assert post(PNG).json()["sha256"] == digest
+    refused = post(PNG + b".")
+    assert (refused.status_code, refused.json()["field"]) == (409, "upload_id")
+    assert digest in refused.json()["detail"]
+    assert "a new picture needs a new id" in refused.json()["detail"]
+    kept = avatar_of(store_of(client), "a")
+    assert (kept.state, kept.sha256) == ("approved", digest)
+    reference = client.post("/v1/uploads", json={"upload_id": "a", "image": "other.png"})
+    assert (reference.status_code, reference.json()["sha256"]) == (200, digest)
+
+
+def test_another_picture_among_several_is_refused_alone(client: TestClient) -> None:
+    """The answer of a batch says which."""
+    client.post("/v1/uploads", data={"upload_id": "a"}, files={"image": ("x", PNG)})
+    files = [("image", ("1", PNG + b".")), ("image", ("2", PNG))]
+    answer = client.post("/v1/uploads", data={"upload_id": ["a", "b"]}, files=files)
+    assert answer.status_code == 207
+    assert [one["status"] for one in answer.json()["results"]] == [409, 202]
+    assert answer.json()["results"][0]["error"]["code"] == "conflict"
 
 
 def test_a_batch_gives_each_upload_its_own_answer(client: TestClient) -> None:
@@ -109,8 +146,27 @@ def test_other_bytes_under_a_known_id_are_not_stored(client: TestClient, tmp_pat
     """Whoever repeats an id with another picture neither replaces nor adds anything."""
     for data in (PNG, PNG + b"other"):
         answer = client.post("/v1/uploads", data={"upload_id": "a"}, files={"image": data})
-    assert answer.status_code == 200
+    assert answer.status_code == 409
     assert [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()] == [PNG]
+
+
+def test_a_refusal_takes_no_other_request_s_picture_away(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused because the queue is full; the same again is accepted in that moment."""
+    services = client.app.state.services  # type: ignore[attr-defined]
+    enqueue, files = services.producer.enqueue_many, {"image": ("a", b"bytes")}
+
+    def refuse(_uploads: Any) -> list[ModerationError]:
+        monkeypatch.setattr(services.producer, "enqueue_many", enqueue)
+        assert client.post("/v1/uploads", data={"upload_id": "a"}, files=files).status_code == 202
+        return [QueueFull("full", retry_after_s=1)]
+
+    monkeypatch.setattr(services.producer, "enqueue_many", refuse)
+    assert client.post("/v1/uploads", data={"upload_id": "a"}, files=files).status_code == 503
+    assert services.images.fetch(avatar_of(store_of(client), "a").image, "a") == b"bytes"
+    kept = [path for path in Path(services.settings.image_folder).rglob("*") if path.is_file()]
+    assert len(kept) == 1
 
 
 def test_an_upload_without_its_file_is_refused(client: TestClient) -> None:
@@ -139,6 +195,8 @@ def test_an_upload_without_its_file_is_refused(client: TestClient) -> None:
         ({"upload_id": "a", "image": "x\ny"}, "image"),
         ({"upload_id": "a", "image": "https://127.0.0.1/x"}, "image"),
         ({"upload_id": "a", "image": "http://example.org/x"}, "image"),
+        ({"upload_id": "a", "image": "https://xn--/x"}, "image"),
+        ({"upload_id": "a", "image": "https://me@[x/x"}, "image"),
         ({"upload_id": "a", "region": "mars"}, "region"),
         ({"upload_id": "a", "priority": "urgent"}, "priority"),
         ({"upload_id": "a", "callback_url": "http://169.254.169.254/"}, "callback_url"),
@@ -296,3 +354,11 @@ def test_unknown_and_malformed_ids_differ(client: TestClient) -> None:
     assert client.get("/v1/avatars/a%20b").status_code == 422
     assert client.get("/v1/avatars/a/%2e%2e/b").status_code == 422
     assert client.get("/v1/avatars/a%0d%0ax").status_code == 404
+
+
+def test_the_reasons_are_published_for_everybody(client: TestClient) -> None:
+    """The closed list with its words; a site can show it without a key."""
+    del client.headers["x-api-key"]
+    found = client.get("/v1/reasons").json()
+    assert [one["reason"] for one in found["reasons"]] == list(BLOCK_REASONS)
+    assert found["reasons"][0]["text"]["zh-CN"] == "您的图片含有裸露内容。"

@@ -1,15 +1,15 @@
--- Close one call: free its slot and flight, keep its opinion, refund what is not billed, judge the
--- provider's health.
+-- Close one call: free its slot and flight, keep its opinion, refund what is not billed or tell the
+-- ledger and the metrics of what is, judge the provider's health.
 --
--- KEYS  1 opinions, 2 flight, 3 budget of the day it was admitted in, 4 slots, 5 health
+-- KEYS  1 opinions, 2 flight, 3 budget of the day it was admitted in, 4 slots, 5 health, 6 events,
+--       7 metrics, 8 clock
 -- ARGV  1 JSON: provider, token, price, outcome (answered | failed | limited | misconfigured |
---       dropped: says nothing about the provider), billed, latency_us, error, pause_us (-1: not
---       told), opinion_field, opinion ('' : none), opinion_ttl_ms,
+--       dropped: says nothing about the provider), billed, booked (whose budgets it is on), latency_us, error, pause_us (-1: not
+--       told), upload_id, seq, to, detail (for the ledger), total_field, opinion_field, opinion ('' : none), opinion_ttl_ms,
 --       breaker_failures (share), breaker_calls, breaker_open_us, misconfigured_us
 -- Returns {event ('' | 'opened' | 'closed'), microseconds it stays open or paused}
 local done = cjson.decode(ARGV[1])
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local now = math.floor(tell_time() * 1000000)
 local health = KEYS[5]
 
 -- Only once: a client repeats itself when our reply is lost with its connection. A call that
@@ -19,10 +19,16 @@ if redis.call('GET', KEYS[2]) == done.token then
   redis.call('DEL', KEYS[2])
 end
 if is_first and not done.billed then
-  for _, whose in ipairs({'total', done.provider}) do
+  for _, whose in ipairs(done.booked) do
     redis.call('HINCRBY', KEYS[3], whose .. ':calls', -1)
     redis.call('HINCRBY', KEYS[3], whose .. ':microyuan', -done.price)
   end
+end
+if is_first and done.billed then
+  redis.call('XADD', KEYS[6], '*', 'kind', 'opinion', 'upload_id', done.upload_id,
+    'seq', done.seq, 'from', '', 'to', done.to, 'at', string.format('%.6f', now / 1000000),
+    'detail', done.detail)
+  redis.call('HINCRBYFLOAT', KEYS[7], done.total_field, string.format('%.6f', done.price / 1000000))
 end
 if done.opinion ~= '' then
   redis.call('HSET', KEYS[1], done.opinion_field, done.opinion)

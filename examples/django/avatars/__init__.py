@@ -1,0 +1,1 @@
+"""Avatars that are shown once they are approved."""

@@ -1,0 +1,1 @@
+"""The least of a site around the app."""

@@ -1,0 +1,73 @@
+"""Two moderators at once: each sees other pictures, and learns when one went to somebody else."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from producer.record import claims as rules
+from producer.record.claims import Claims
+from producer.web.users import Role, Users
+from tests.integration.web.conftest import Serve, store_of
+from tests.integration.web.test_console import PASSWORD, field, hold, sign_in
+
+
+def with_people(serve: Serve) -> TestClient:
+    """A console where Ann and Bob may decide and Vic may look; redirects are not followed."""
+    client = serve(callback_url="https://web.example/verdict")
+    client.follow_redirects = False
+    users = Users(store_of(client))
+    for name, role in (("ann", Role.MODERATOR), ("bob", Role.MODERATOR), ("vic", Role.VIEWER)):
+        users.save(name, role, PASSWORD)
+    return client
+
+
+@pytest.fixture
+def console(serve: Serve) -> TestClient:
+    """Ann and Bob may decide, Vic may look; twelve pictures are held."""
+    client = with_people(serve)
+    for number in range(12):
+        hold(store_of(client), client, f"p{number:02}")
+    return client
+
+
+def shown(client: TestClient, query: str = "") -> str:
+    """The upload that the review page asks about."""
+    return field(client.get(f"/console/review{query}").text, "upload_id")
+
+
+def test_each_moderator_gets_other_pictures(console: TestClient) -> None:
+    """Nine for whoever comes first, the others for the next, then a word that says why."""
+    sign_in(console, "ann")
+    assert (shown(console), shown(console)) == ("p00", "p00")
+    sign_in(console, "bob")
+    assert shown(console) == "p09"
+    assert shown(console, "?at=p03") == "p09", "ann has it"
+    Claims(store_of(console)).take("cid", "held", 12)
+    Claims(store_of(console)).release("bob", ["p09", "p10", "p11"])
+    Claims(store_of(console)).take("cid", "held", 12)
+    assert "in front of other moderators" in console.get("/console/review").text
+
+
+def test_a_viewer_looks_without_taking_anything_away(console: TestClient) -> None:
+    sign_in(console, "vic")
+    assert "p00" in console.get("/console/review").text
+    sign_in(console, "ann")
+    assert shown(console) == "p00"
+
+
+def test_an_open_page_keeps_its_pictures(
+    console: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is told which went to somebody else meanwhile."""
+    csrf = sign_in(console, "ann")
+    monkeypatch.setattr(rules, "CLAIM_S", 0.0)
+    assert shown(console) == "p00"
+    monkeypatch.setattr(rules, "CLAIM_S", 60.0)
+    Claims(store_of(console)).take("bob", "held", 1)
+    answer = console.post(
+        "/console/claims", data={"csrf": csrf, "state": "held", "item": ["p00", "p01"]}
+    )
+    assert answer.json() == {"mine": ["p01"]}
+    bad = {"csrf": csrf, "state": "nowhere", "item": ["p00"]}
+    assert console.post("/console/claims", data=bad).status_code == 422

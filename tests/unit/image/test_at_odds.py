@@ -1,0 +1,97 @@
+"""Files of which two readers, each right in its own way, would show two pictures."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from producer.errors import UnsupportedImage
+from tests.unit.pictures import blotches, encode
+from tests.witness.files.avif import SRGB, coded, still
+from tests.witness.files.rare import avif_at_odds
+from worker.image import containers
+from worker.image.containers.formats import DecodeLimits
+from worker.image.frames import Frames
+
+
+def opened(data: bytes) -> tuple[list[str], list[str]]:
+    """Names of the renditions of the first frame, and the doubts."""
+    frames = Frames(data, DecodeLimits(), 10**6)
+    return list(frames.read(0).renditions), frames.doubts
+
+
+@pytest.mark.parametrize("name", ["icon", "cursor"])
+@pytest.mark.parametrize("brand", [b"avif", b"heic"])
+def test_a_first_box_as_long_as_an_icons_signature_is_an_icon(name: str, brand: bytes) -> None:
+    """Browsers look for icons before AVIF and show that one; no reader of ours sees the file."""
+    data = avif_at_odds.icon(name).replace(b"ftypavif", b"ftyp" + brand)
+    with pytest.raises(UnsupportedImage, match=name):
+        containers.read(data, DecodeLimits())
+
+
+def test_a_first_box_of_another_length_is_no_icon() -> None:
+    """As all programs write it."""
+    plain = still([coded("sand", SRGB)])
+    (length,) = struct.unpack_from(">I", plain)
+    assert length not in (256, 512)
+    assert opened(plain) == ([""], [])
+
+
+def test_a_list_of_pictures_that_is_not_as_long_as_it_says_is_doubted() -> None:
+    """Chromium leaves out the transparency that stands behind its end, Firefox does not."""
+    files = dict(avif_at_odds.files())
+    for name in ("list-lies--1.avif", "list-lies-1.avif"):
+        assert opened(files[name])[1]
+
+
+def test_transparency_of_single_tiles_is_doubted() -> None:
+    """Chromium puts it together; a grid without any is read."""
+    assert opened(avif_at_odds.clear_tiles()) == ([""], [])
+    for clear in ((10, 11), (11,)):
+        assert opened(avif_at_odds.clear_tiles(*clear))[1] == ["a transparency of single tiles"]
+
+
+def test_two_transparencies_of_one_picture_are_doubted() -> None:
+    """Which of them hides what is for each reader to choose."""
+    data = dict(avif_at_odds.files())["alpha-twice-listed-otherwise.avif"]
+    assert opened(data)[1] == ["two transparencies"]
+
+
+@pytest.mark.parametrize(
+    ("name", "renditions", "is_doubted"),
+    [
+        ("linear", ["", "stored"], False),
+        ("linear-configured-plain", ["", "stored"], False),
+        ("plain-configured-linear", [""], False),
+        ("plain-then-linear", [""], True),
+        ("linear-then-plain", [""], True),
+    ],
+)
+def test_colours_are_those_of_the_coded_stream(
+    name: str, renditions: list[str], is_doubted: bool
+) -> None:
+    """Not what its configuration box repeats; headers that differ are doubted."""
+    found, doubts = opened(avif_at_odds.stream(*avif_at_odds.STREAMS[name]))
+    assert found == renditions
+    assert bool(doubts) is is_doubted
+
+
+@pytest.mark.parametrize("name", avif_at_odds.FILMS)
+def test_a_second_film_is_transparency_by_every_sign_or_doubted(name: str) -> None:
+    """Browsers go by its handler, by its link or by its name, each by another."""
+    doubts = opened(avif_at_odds.film(*avif_at_odds.FILMS[name]))[1]
+    assert bool(doubts) is (name != "clear")
+
+
+def test_an_animation_of_pillows_is_not_doubted() -> None:
+    """Opaque and transparent."""
+    opaque = blotches(240, 180)
+    clear = opaque.convert("RGBA")
+    clear.putalpha(100)
+    for image in (opaque, clear):
+        moving = encode(image, "AVIF", save_all=True, append_images=[image.rotate(180)])
+        assert opened(moving)[1] in (
+            [],
+            ["a film so small that the size of its colour samples is seen"],
+        )

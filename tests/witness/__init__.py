@@ -1,0 +1,1 @@
+"""Chromium and Firefox as witnesses: what they paint of a file must be what the decoder scores."""

@@ -1,0 +1,163 @@
+"""AVIF: files that are icons too, lists that lie, transparency of tiles, streams that differ."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from tests.witness.files.avif import SRGB, Item, box, boxes, coded, full, ispe, moving, pixi, still
+from tests.witness.files.drawn import hills, letter, sand, smiley
+from tests.witness.files.rare.avif import one_link
+
+_ALPHA = full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
+#: Type 1 is an icon, 2 a cursor: as big-endian numbers 256 and 512.
+_ICON_TYPES = {"icon": 1, "cursor": 2}
+_ENTRY_BYTES = 16
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    """All kinds."""
+    for name in _ICON_TYPES:
+        yield f"{name}.avif", icon(name)
+    mask = _mask("letter", 2, 1)
+    clear = still([coded("sand", SRGB), mask])
+    for more in (-1, 1):
+        yield f"list-lies-{more}.avif", with_count(clear, 2 + more)
+    other = still([coded("sand", SRGB), mask, _mask("smiley", 3, 1)])
+    yield "alpha-twice-listed-otherwise.avif", _swap_entries(other)
+    yield "tiles-clear.avif", clear_tiles(10, 11)
+    yield "tile-clear.avif", clear_tiles(11)
+    for name, (configured, *headers) in STREAMS.items():
+        yield f"stream-{name}.avif", stream(configured, *headers)
+    for name, (old, new) in FILMS.items():
+        yield f"film-{name}.avif", film(old, new)
+
+
+# -- icons ---------------------------------------------------------------------------------------
+
+
+def icon(name: str = "icon") -> bytes:
+    """A picture of a face whose first box is as long as an icon's signature says; hills as icon."""
+    size_of_ftyp = 256 * _ICON_TYPES[name]
+    buffer = io.BytesIO()
+    Image.fromarray(hills(256)).save(buffer, "PNG")
+    png = buffer.getvalue()
+    (count,) = struct.unpack("<H", b"ft")
+    end = 6 + _ENTRY_BYTES * count
+    # Entries of one pixel that lie nowhere, and one of 256 x 256 px behind them.
+    entry = struct.pack("<BBBBHHII", 1, 1, 0, 0, 1, 32, 40, 0x7FFFFFFF)
+    head = bytearray(6) + entry * count
+    head[:16] = struct.pack(">I", size_of_ftyp) + b"ftypavif" + bytes(4)
+    struct.pack_into(">I4s", head, size_of_ftyp, end - size_of_ftyp + len(png), b"free")
+    at = 6 + 40 * _ENTRY_BYTES
+    head[at : at + _ENTRY_BYTES] = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png), end)
+    face = still([coded("smiley", SRGB)])
+    moved = bytearray(face)
+    place = moved.index(b"iloc") + 18
+    (was,) = struct.unpack_from(">I", moved, place)
+    (ftyp,) = struct.unpack_from(">I", face)
+    struct.pack_into(">I", moved, place, was - ftyp + end + len(png))
+    return bytes(head) + png + bytes(moved[ftyp:])
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+def _mask(name: str, number: int, of: int) -> Item:
+    return coded(name, _ALPHA, number=number, references=((b"auxl", of),), hidden=True)
+
+
+def with_count(data: bytes, count: int) -> bytes:
+    """The same with another number of items in front of their list."""
+    at = data.index(b"iinf") + 8
+    return data[:at] + struct.pack(">H", count) + data[at + 2 :]
+
+
+def _swap_entries(data: bytes) -> bytes:
+    """The last two of three items in the other order in their list alone."""
+    at = data.index(b"iinf") + 10
+    entries = [box(kind, body) for kind, body in boxes(data[at:])][:3]
+    end = at + sum(map(len, entries))
+    return data[:at] + entries[0] + entries[2] + entries[1] + data[end:]
+
+
+def clear_tiles(*clear: int) -> bytes:
+    """Two tiles next to each other; each of those named has transparency of its own."""
+    body = struct.pack(">BBBBHH", 0, 0, 0, 1, 192, 96)
+    links = ((b"dimg", 10), (b"dimg", 11))
+    grid = Item(1, body, (ispe(192, 96), pixi(), SRGB), b"grid", links)
+    tiles = [
+        coded(name, SRGB, number=number, hidden=True)
+        for number, name in ((10, "hills"), (11, "sand"))
+    ]
+    return one_link([grid, *tiles, *(_mask("letter", 10 + number, number) for number in clear)])
+
+
+# -- streams -------------------------------------------------------------------------------------
+
+_LINEAR, _PLAIN = bytes([9, 8, 6]), bytes([1, 13, 6])
+#: Colours in the configuration box, if it tells any, and in each header of the stream.
+STREAMS: dict[str, tuple[bytes | None, bytes, *tuple[bytes, ...]]] = {
+    "linear": (None, _LINEAR),
+    "linear-configured-plain": (_PLAIN, _LINEAR),
+    "plain-configured-linear": (_LINEAR, _PLAIN),
+    "plain-then-linear": (None, _PLAIN, _LINEAR),
+    "linear-then-plain": (None, _LINEAR, _PLAIN),
+}
+
+
+def stream(configured: bytes | None, *headers: bytes) -> bytes:
+    """A picture without a colour box; each header tells these primaries, transfer and matrix."""
+    item = coded("sand")
+    start, end = _header(item.data)
+    told = [_told(item.data[start:end], each) for each in headers]
+    data = item.data[:start] + b"".join(told) + item.data[end:]
+    configuration = item.properties[2][8:12]
+    if configured is not None:
+        configuration += _told(item.data[start:end], configured)
+    return still([Item(1, data, (ispe(), pixi(), box(b"av1C", configuration)))])
+
+
+def _header(data: bytes) -> tuple[int, int]:
+    """Where the sequence header lies; units here are shorter than 128 bytes up to it."""
+    at = 0
+    while data[at] >> 3 & 15 != 1:
+        at += 2 + data[at + 1]
+    return at, at + 2 + data[at + 1]
+
+
+def _told(header: bytes, colours: bytes) -> bytes:
+    bits = f"{int.from_bytes(header, 'big'):0{8 * len(header)}b}"
+    usual, other = (f"{int.from_bytes(each, 'big'):024b}" for each in (_PLAIN, colours))
+    assert bits.count(usual) == 1
+    return int(bits.replace(usual, other), 2).to_bytes(len(header), "big")
+
+
+# -- films ---------------------------------------------------------------------------------------
+
+#: What is replaced where the track of transparency is told, and by what.
+FILMS = {
+    "clear": (b"", b""),
+    "depth": (b"auxiliary:alpha", b"auxiliary:depth"),
+    "not-linked": (b"auxl", b"abcd"),
+    "two-pictures": (b"auxv", b"pict"),
+    "two-kinds": (b"auxv", b"vide"),
+    "multiplied": (b"auxl", b"prem"),
+}
+
+
+def film(old: bytes, new: bytes) -> bytes:
+    """An animation seen through a letter, changed in the last place that holds this."""
+    clear = np.where(letter(192), 255, 0)[..., None]
+    frames = [
+        np.concatenate([picture(192), clear], axis=2).astype(np.uint8)
+        for picture in (hills, sand, smiley)
+    ]
+    data = moving(frames, [200] * 3)
+    at = data.index(b"moov")
+    head, _, tail = data[at:].rpartition(old) if old else (data[at:], b"", b"")
+    return data[:at] + head + new + tail

@@ -1,0 +1,1 @@
+"""What `avatarmod demo` shows: drawn pictures and a web tier that listens."""

@@ -1,0 +1,1 @@
+"""What has to happen again and again: ringing, alarms, deleting what is old."""

@@ -1,0 +1,1 @@
+"""Hostile bytes to what people would see of them, in a child process."""

@@ -1,0 +1,275 @@
+"""Animated AVIF: one track of pictures, perhaps one of transparency; what AV1 says of colours.
+
+Only the plain form is taken without doubt: a track turned, cut or edited shows who knows what.
+Source: AV1 Image File Format 1.1, chapter 3; ISO/IEC 14496-12; AV1 bitstream specification 5.5.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from PIL import AvifImagePlugin, Image
+
+from producer.errors import CorruptImage, UnsupportedImage
+from worker.image.containers.boxes import Box, walk
+from worker.image.containers.contents import Cel, Contents, Parts, require, shown_s
+from worker.image.containers.formats import DecodeLimits
+from worker.image.containers.profiles import named_profile
+
+#: Boxes on the way from the film to its samples.
+_NESTED = frozenset({b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf"})
+#: What programs write that changes nothing.
+_PLAIN = frozenset(
+    {b"mvhd", b"tkhd", b"tref", b"meta", b"mdhd", b"hdlr", b"vmhd", b"nmhd", b"dref", b"stsd",
+     b"stts", b"stsc", b"stsz", b"stco", b"co64", b"stss", b"elst", b"free", b"skip", b"udta",
+     b"sdtp", b"ctts"}
+)  # fmt: skip
+_PLAIN_IN_ENTRY = frozenset(
+    {b"av1C", b"colr", b"ccst", b"pasp", b"auxi", b"clli", b"mdcv", b"btrt"}
+)
+#: Track matrix that leaves a picture as it is.
+_IDENTITY = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+#: Firefox repeats the colour samples of films, others blend them: seen below this short side.
+_SMALL_PX = 160
+#: What is transparency by its name, of stills and films. Source: ISO/IEC 23000-22, 7.3.5.2.
+ALPHA_NAME = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
+#: Fixed part of a visual sample entry.
+_ENTRY_BYTES = 78
+
+
+@dataclass
+class _Track:
+    handler: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    timescale: int = 0
+    count: int = 0
+    durations: list[int] = field(default_factory=list)
+    colours: list[bytes] = field(default_factory=list)
+    references: set[bytes] = field(default_factory=set)
+    names: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_transparency(self) -> bool:
+        """Whether every program takes it for that of another track, and for nothing else."""
+        is_linked = self.handler == b"auxv" and self.references == {b"auxl"}
+        return is_linked and self.names == [ALPHA_NAME.rstrip(b"\0")]
+
+
+def read(data: bytes, moov: Box, parts: Parts, limits: DecodeLimits, doubts: list[str]) -> Contents:
+    """Read an animated AVIF; see `containers.read`."""
+    tracks: list[_Track] = []
+    for box in walk(data, moov.start, moov.end, parts):
+        if box.kind == b"trak":
+            tracks.append(_Track())
+            _read_track(data, box, tracks[-1], parts, limits, doubts)
+        elif box.kind not in _PLAIN:
+            doubts.append("a film of an unusual kind")
+    shown = [track for track in tracks if track.handler == b"pict"]
+    others = [track for track in tracks if not track.is_transparency]
+    if len(shown) != 1 or len(tracks) > 2 or others != shown:
+        doubts.append("several films in one")
+    require(shown and shown[0].count and shown[0].timescale, "it has no pictures")
+    track = shown[0]
+    if track.references:
+        doubts.append("a film that depends on another, or whose colours are multiplied already")
+    width_px, height_px = track.size
+    limits.check_size(width_px, height_px, track.count)
+    reader = _Reader(data, track.size, track.count)
+    frames = []
+    for index, duration in enumerate(track.durations[: track.count]):
+        frames.append(
+            Cel(
+                decode=functools.partial(reader.decode, index),
+                width_px=width_px,
+                height_px=height_px,
+                duration_s=shown_s(duration / track.timescale),
+                blends=False,
+            )
+        )
+    require(len(frames) == track.count, "its pictures have no durations")
+    if min(track.size) < _SMALL_PX:
+        doubts.append("a film so small that the size of its colour samples is seen")
+    return Contents(
+        format="AVIF",
+        width_px=width_px,
+        height_px=height_px,
+        frames=tuple(frames),
+        profiles=_profiles(track, doubts),
+        is_film=True,
+        other_alphas=("wider", "narrower"),
+        doubts=doubts,
+    )
+
+
+def _read_track(
+    data: bytes, box: Box, track: _Track, parts: Parts, limits: DecodeLimits, doubts: list[str]
+) -> None:
+    for part in walk(data, box.start, box.end, parts):
+        if part.kind in _NESTED:
+            _read_track(data, part, track, parts, limits, doubts)
+        elif part.kind not in _PLAIN:
+            doubts.append("a film of an unusual kind")
+        elif part.kind == b"tkhd":
+            _read_header(data, part, doubts)
+        elif part.kind == b"hdlr":
+            track.handler = data[part.start + 8 : part.start + 12]
+        elif part.kind == b"mdhd":
+            skip = 20 if data[part.start] == 1 else 12
+            (track.timescale,) = struct.unpack_from(">I", data, part.start + skip)
+        elif part.kind == b"tref":
+            track.references |= {each.kind for each in walk(data, part.start, part.end, parts)}
+        elif part.kind == b"stsz":
+            (track.count,) = struct.unpack_from(">I", data, part.start + 8)
+        elif part.kind == b"stts":
+            _read_durations(data, part, track, limits)
+        elif part.kind == b"stsd":
+            _read_entry(data, part, track, parts, doubts)
+
+
+def _read_header(data: bytes, box: Box, doubts: list[str]) -> None:
+    matrix_at = box.start + (52 if data[box.start] == 1 else 40)
+    if data[matrix_at : matrix_at + 36] != _IDENTITY:
+        doubts.append("a film that is turned")
+
+
+def _read_durations(data: bytes, box: Box, track: _Track, limits: DecodeLimits) -> None:
+    (entries,) = struct.unpack_from(">I", data, box.start + 4)
+    for number in range(min(entries, limits.max_frames + 1)):
+        count, duration = struct.unpack_from(">II", data, box.start + 8 + 8 * number)
+        track.durations += [duration] * min(count, limits.max_frames + 1)
+        if len(track.durations) > limits.max_frames:
+            return
+
+
+def _read_entry(data: bytes, box: Box, track: _Track, parts: Parts, doubts: list[str]) -> None:
+    entries = list(walk(data, box.start + 8, box.end, parts))
+    if len(entries) != 1 or entries[0].kind != b"av01":
+        raise UnsupportedImage("the AVIF file is of a kind that browsers do not show")
+    entry = entries[0]
+    track.size = struct.unpack_from(">HH", data, entry.start + 24)
+    for part in walk(data, entry.start + _ENTRY_BYTES, entry.end, parts):
+        if part.kind not in _PLAIN_IN_ENTRY:
+            doubts.append("a film of an unusual kind")
+        elif part.kind == b"auxi":
+            track.names.append(data[part.start + 4 : part.end].rstrip(b"\0"))
+        elif part.kind == b"colr":
+            track.colours.append(data[part.start : part.end])
+
+
+def _profiles(track: _Track, doubts: list[str]) -> tuple[tuple[str, bytes], ...]:
+    found: list[tuple[str, bytes]] = []
+    for body in track.colours:
+        if body[:4] in (b"prof", b"rICC"):
+            found.insert(0, ("icc", body[4:]))
+        elif body[:4] == b"nclx":
+            profile = named_profile(*struct.unpack_from(">HH", body, 4))
+            if profile is None:
+                doubts.append("colours that are not understood")
+            else:
+                found.append(("nclx", profile))
+    if not found or len(track.colours) > 2:
+        doubts.append("colours that are not told")
+    return tuple(found)
+
+
+class _Reader:
+    """The decoder library over the whole file; it has nothing else to be distracted by."""
+
+    def __init__(self, data: bytes, size: tuple[int, int], count: int) -> None:
+        self._data = data
+        self._size = size
+        self._count = count
+        self._file: AvifImagePlugin.AvifImageFile | None = None
+
+    def decode(self, index: int) -> Image.Image:
+        if self._file is None:
+            self._file = AvifImagePlugin.AvifImageFile(io.BytesIO(self._data))
+            if self._file.size != self._size or self._file.n_frames != self._count:
+                raise CorruptImage("the AVIF file contradicts itself")
+        self._file.seek(index)
+        self._file.load()
+        return self._file.copy()
+
+
+# -- what the coded stream says ------------------------------------------------------------------
+
+_SEQUENCE_HEADER = 1
+#: Units of a stream that are looked at; a picture has three, and one more a tile.
+_MAX_UNITS = 1_000
+#: Primaries, transfer and matrix of colours that are coded as they are. Source: AV1 5.5.2.
+_AS_THEY_ARE = (1, 13, 0)
+
+
+class Signalled(NamedTuple):
+    """What a sequence header says: code points of ITU-T H.273, and whether all levels are used."""
+
+    primaries: int
+    transfer: int
+    is_full: bool
+
+
+def signalled(stream: bytes) -> Signalled | None:
+    """What its sequence headers say; None where they differ or there is none to read."""
+    found: set[bytes] = set()
+    at = 0
+    for _ in range(_MAX_UNITS):
+        if at >= len(stream):
+            break
+        kind, has_extension, has_size = stream[at] >> 3 & 15, stream[at] & 4, stream[at] & 2
+        at += 2 if has_extension else 1
+        if not has_size:
+            length = len(stream) - at
+        else:
+            length, at = _leb128(stream, at)
+        if kind == _SEQUENCE_HEADER:
+            found.add(stream[at : at + length])
+        at += length
+    return _sequence_header(_Bits(found.pop())) if len(found) == 1 else None
+
+
+def _leb128(stream: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for number in range(8):
+        if at >= len(stream):
+            break
+        byte = stream[at]
+        at += 1
+        value |= (byte & 0x7F) << 7 * number
+        if not byte & 0x80:
+            break
+    return value, at
+
+
+def _sequence_header(bits: _Bits) -> Signalled | None:
+    """Only the short form, which still pictures have."""
+    profile, _, is_short = bits.take(3), bits.take(1), bits.take(1)
+    if not is_short:
+        return None
+    bits.take(5)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    # Size; then superblocks, intra filters, superres, cdef, restoration.
+    bits.take(width_bits + height_bits)
+    bits.take(6)
+    has_high_depth = bits.take(1)
+    if profile == 2 and has_high_depth:
+        bits.take(1)
+    is_grey = profile != 1 and bits.take(1)
+    named = (bits.take(8), bits.take(8), bits.take(8)) if bits.take(1) else (2, 2, 2)
+    is_full = bool((not is_grey and named == _AS_THEY_ARE) or bits.take(1))
+    return Signalled(*named[:2], is_full)
+
+
+class _Bits:
+    """Bits from the highest to the lowest; nothing but zeros after the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data[:64].ljust(64, b"\0"), "big")
+        self._left = 512
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        return self._value >> self._left & (1 << count) - 1

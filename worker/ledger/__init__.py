@@ -1,0 +1,1 @@
+"""Every decision, durable, in SQL."""

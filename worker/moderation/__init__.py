@@ -1,0 +1,1 @@
+"""Scores to verdicts, for up to 32 uploads at a time."""

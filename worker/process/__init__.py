@@ -1,0 +1,1 @@
+"""Processes that `avatarmod up` starts and watches."""
