@@ -66,6 +66,8 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
+        # Of the classes that build on each other, only the one that is read.
+        defer_build=True,
     )
 
     @classmethod

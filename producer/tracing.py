@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,9 @@ PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_
 
 #: Seconds that the last spans may take to leave when a process ends; below every stop timeout.
 END_S = 3.0
+
+#: What redis-py looks for when it is imported.
+_FIGURES = "opentelemetry.sdk.metrics"
 
 Fact = str | int | float | bool | Sequence[str]
 
@@ -148,3 +152,19 @@ def _live(tracer: Any, name: str, parent: str, facts: dict[str, Fact]) -> Iterat
         except BaseException as error:
             live.fail(error)
             raise
+
+
+@contextlib.contextmanager
+def plain_redis() -> Iterator[None]:
+    """Let redis-py be imported without OpenTelemetry, for figures of its own that nobody asks for.
+
+    Only in processes of ours: a web tier that imports the producer may ask for them.
+    """
+    if "redis" in sys.modules or _FIGURES in sys.modules:
+        yield
+        return
+    sys.modules[_FIGURES] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_FIGURES]

@@ -24,6 +24,7 @@ from typing import Any
 from setproctitle import setproctitle
 
 from producer.errors import ConfigurationError
+from producer.tracing import plain_redis
 from worker.process.supervised import follow_supervisor
 from worker.resources import hide_memory
 
@@ -203,9 +204,10 @@ def main(fd: int) -> None:
     before = dict(os.environ)
     # Imports make little garbage, and looking for it takes a fifth of their time.
     gc.disable()
-    for name in _COMMON:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    with plain_redis():
+        for name in _COMMON:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     # What modules settle when they are imported, such as that nothing is reported to anybody.
     settled = {name: value for name, value in os.environ.items() if before.get(name) != value}
     gc.collect()
