@@ -51,9 +51,9 @@ COMMANDS = {
     "rescan": "worker.commands.rescan:rescan",
 }
 
-#: Subcommands that scripts call in a loop: nothing on their way imports structlog, which would
-#: bring a third of what they load.
-PLAIN = frozenset({"enqueue", "status"})
+#: Subcommands that people wait for and scripts call in a loop: nothing on their way imports
+#: structlog, which would bring a third of what they load.
+PLAIN = frozenset({"enqueue", "status", "doctor"})
 
 #: As the others' warnings look.
 PLAIN_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"

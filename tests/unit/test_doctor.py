@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from producer.cli import cli
 from producer.settings import load_settings
 from worker.settings import WorkerSettings
-from worker.tools import checks
+from worker.tools import checks, checks_models
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,9 @@ def test_a_second_model_that_is_missing_is_said(
     path = tmp_path / "policy.toml"
     path.write_text(policy)
     found = list(
-        checks.second_model(load_settings(WorkerSettings, data_folder=tmp_path, policy_file=path))
+        checks_models.second_model(
+            load_settings(WorkerSettings, data_folder=tmp_path, policy_file=path)
+        )
     )
     assert [check.status for check in found] == ([status] if status else [])
     assert all(says in check.message for check in found)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import click
@@ -64,32 +67,52 @@ def _answer_alive(role: str) -> None:
 
 
 def _checks() -> Iterator[Check]:
-    # Asked whether a worker lives, this command loads nothing of the models.
+    # Asked whether a worker lives, this command loads nothing of all this.
     from worker.tools import checks
-    from worker.tools.checks_running import running
 
     try:
         settings = load_settings(WorkerSettings)
     except ConfigurationError as error:
         yield checks.Check("settings", "critical", str(error), "correct the environment")
         return
-    yield checks.known_settings()
-    yield from checks.environment()
-    yield checks.policy(settings)
-    yield checks.bundle(settings)
-    yield from checks.second_model(settings)
-    yield checks.sandbox(settings)
-    yield checks.image_store(settings)
-    yield checks.disk(settings)
-    yield from checks.privacy(settings)
-    yield from checks.callback(settings)
-    yield from checks.providers(settings)
-    if settings.broker_url is not None:
-        yield checks.broker(settings)
+    with _beside() as beside:
+        models = beside.submit(_of_models, settings)
+        others = [
+            checks.image_store(settings),
+            checks.disk(settings),
+            *checks.privacy(settings),
+            *checks.callback(settings),
+            *checks.providers(settings),
+            *([checks.broker(settings)] if settings.broker_url is not None else ()),
+            *_of_redis(settings),
+        ]
+        yield checks.known_settings()
+        yield from checks.environment()
+        yield from models.result()
+        yield from others
+
+
+def _beside() -> Executor:
+    """A copy of this process, which takes the other core; a process with threads is not copied."""
+    if threading.active_count() > 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+
+
+def _of_models(settings: WorkerSettings) -> list[Check]:
+    from worker.tools.checks_models import found
+
+    return found(settings)
+
+
+def _of_redis(settings: WorkerSettings) -> Iterator[Check]:
+    from worker.tools.checks import Check
+    from worker.tools.checks_running import running
+
     try:
         store = connect_store(settings)
     except ConfigurationError as error:
-        yield checks.Check("redis", "critical", str(error), _redis_fix(settings))
+        yield Check("redis", "critical", str(error), _redis_fix(settings))
         return
     try:
         yield from running(store, settings)

@@ -1,6 +1,7 @@
 """What can be wrong with this machine and its settings, looked at without anything that runs.
 
-Each function looks at one thing and says what it found, and what to do where it is not well.
+Each function looks at one thing and says what it found, and what to do where it is not well. It
+imports what only it needs, so that `avatarmod doctor` ends soon; models are in checks_models.py.
 """
 
 from __future__ import annotations
@@ -18,25 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from producer.doorbell import check_broker
 from producer.errors import (
     BrokerUnavailable,
     ConfigurationError,
-    DecoderUnavailable,
     StorageUnavailable,
 )
-from producer.images import Images
 from producer.networks import parse_networks
 from producer.record.keyspace import server_of
-from worker.image.decoder import DecodeLimits, Decoder
-from worker.image.preprocess import InputSpec
-from worker.image.sandbox import describe
-from worker.image.views import ViewOptions
-from worker.model.bundle import Bundle
-from worker.moderation.road import lacks_second, make_engine, policy_in_use
-from worker.moderation.second import SecondModel
-from worker.ping import unreachable
-from worker.review.registry import border_problems, build_provider
 from worker.settings import WorkerSettings, unknown_variables
 
 #: Bytes of free disk below which the append-only file and the ledger are in danger.
@@ -88,19 +77,10 @@ def environment() -> Iterator[Check]:
             )
 
 
-def policy(settings: WorkerSettings) -> Check:
-    """The file of cut-offs, without which no worker starts."""
-    try:
-        found = policy_in_use(settings)
-    except ConfigurationError as error:
-        return Check(
-            "policy", "critical", str(error), "correct the file; workers do not start with it"
-        )
-    return Check("policy", "fine", f"{settings.policy_path() or 'built in'}, {found.version}")
-
-
 def broker(settings: WorkerSettings) -> Check:
     """Where doorbells go, if not to Redis."""
+    from producer.doorbell import check_broker
+
     try:
         place = check_broker(settings)
     except BrokerUnavailable as error:
@@ -113,63 +93,13 @@ def broker(settings: WorkerSettings) -> Check:
     return Check("broker", "fine", f"{place} answers")
 
 
-def bundle(settings: WorkerSettings) -> Check:
-    """The model and the hashes of its files."""
-    try:
-        found = Bundle.load(settings.bundle, settings.models_folder)
-    except ConfigurationError as error:
-        return Check("bundle", "critical", str(error), "`avatarmod export` makes one")
-    return Check("bundle", "fine", f"{found.id}, every hash is right")
-
-
-def second_model(settings: WorkerSettings) -> Iterator[Check]:
-    """The second model: what needs it is gray while it is missing."""
-    try:
-        rules = policy_in_use(settings).second
-    except ConfigurationError:
-        return  # said by the check of the policy
-    if fix := lacks_second(settings):
-        yield Check("second model", "warning", "not installed: one model judges alone", fix)
-    if rules.ask == "off":
-        return
-    try:
-        found = Bundle.load(rules.bundle, settings.models_folder)
-    except ConfigurationError as error:
-        message = f"what needs it goes to review, nothing passes without it: {error}"
-        fix = f'avatarmod bundle install {rules.bundle}, or ask = "off" in the policy\'s [second]'
-        yield Check("second model", "critical", message, fix)
-        return
-    second = SecondModel(rules, found, lambda bundle: make_engine(settings, bundle, 1))
-    if second.load() is None:
-        message = f"{second.fault}: what needs it goes to review, nothing passes without it"
-        yield Check("second model", "critical", message, f"avatarmod bundle show {rules.bundle}")
-        return
-    yield Check("second model", "fine", f"{found.id}, asked {rules.ask}")
-
-
-def sandbox(settings: WorkerSettings) -> Check:
-    """Let a decoding process try what a codec that was taken over would try."""
-    limits = DecodeLimits(**settings.decode_limits())  # type: ignore[arg-type]
-    spec = InputSpec(
-        width_px=224, height_px=224, resize="stretch", resize_px=224, interpolation="bilinear"
-    )
-    try:
-        with Decoder(limits, ViewOptions(spec=spec)) as decoder:
-            lacking, worked = decoder.try_to_escape()
-    except DecoderUnavailable as error:
-        return Check("sandbox", "critical", str(error), "pictures cannot be decoded; see above")
-    found = describe(lacking, worked)
-    if worked:
-        fix = "use a kernel of 6.1 or newer, and let the container or unit allow seccomp, Landlock"
-        return Check("sandbox", "warning", found, fix)
-    return Check("sandbox", "fine", found)
-
-
 def image_store(settings: WorkerSettings) -> Check:
     """Where pictures are fetched."""
     place = settings.image_folder
     if not settings.image_store and not any(Path(place).glob("*")):
         return Check("image store", "fine", f"{place}, where no picture has been put yet")
+    from producer.images import Images
+
     try:
         with contextlib.closing(Images(settings)) as images:
             images.check()
@@ -184,6 +114,8 @@ def callback(settings: WorkerSettings) -> Iterator[Check]:
     if not settings.callback_url:
         yield Check("callback", "fine", "none configured: the web tier polls")
         return
+    from worker.ping import unreachable
+
     fault = unreachable(settings.callback_url, parse_networks(settings.private_networks))
     if fault:
         fix = (
@@ -201,6 +133,10 @@ def callback(settings: WorkerSettings) -> Iterator[Check]:
 
 def providers(settings: WorkerSettings) -> Iterator[Check]:
     """Every provider that a route names can be built: SDK, keys, border; nothing is called."""
+    if not settings.review_providers:
+        return
+    from worker.review.registry import border_problems, build_provider
+
     for name in settings.review_providers:
         try:
             provider = build_provider(name, settings)
