@@ -87,11 +87,9 @@ def _check_url(reference: str, shown: str, allowed: Sequence[IPNetwork]) -> None
 
     try:
         url = httpx.URL(reference)
-        if url.port is not None and not 0 < url.port < 65536:
-            raise httpx.InvalidURL(f"port {url.port}")
         host = url.host
         if not is_web_address(reference):
-            raise httpx.InvalidURL(f"host {host[:80]!r}")
+            raise httpx.InvalidURL(f"host and port {url.netloc[-80:].decode()!r}")
     except (httpx.InvalidURL, UnicodeError) as error:  # the second: of names that IDNA refuses
         raise InvalidUpload(
             f"image reference {shown} is no address ({error}); write https://host/path",

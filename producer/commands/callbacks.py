@@ -161,6 +161,13 @@ def wait_for(store: Store, avatars: Iterable[Avatar], timeout_s: float) -> bool:
     deadline_s, all_taken = time.monotonic() + timeout_s, True
     health = Endpoints(store, disable_after_s=float("inf"))
     for avatar in avatars:
+        while store.approval_of(avatar) and time.monotonic() < deadline_s:
+            time.sleep(WAIT_S)
+            avatar = store.get(avatar.upload_id) or avatar
+        if store.approval_of(avatar):
+            all_taken = False
+            say(f"{avatar.upload_id}  not approved within {timeout_s:g} s: no safe copy yet")
+            continue
         item = f"{avatar.upload_id}#{avatar.seq}"
         while (entry := store.outbox.get(item)) and time.monotonic() < deadline_s:
             time.sleep(WAIT_S)

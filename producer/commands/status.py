@@ -8,7 +8,7 @@ import json
 import click
 
 from producer.connect import connect_store
-from producer.contract import Avatar, check_upload_id
+from producer.contract import Avatar, check_upload_id, public_url
 from producer.plain import say
 from producer.record.relatives import Relatives, relatives_of
 from producer.settings import Settings, load_settings
@@ -30,7 +30,7 @@ def status(upload_ids: tuple[str, ...], as_json: bool) -> None:
     kin = [relatives_of(store, avatar, MOST_RELATIVES) if avatar else None for avatar in avatars]
     if as_json:
         rows = [
-            {**dataclasses.asdict(avatar), **found.to_json()}
+            {**dataclasses.asdict(avatar), **_addresses(avatar), **found.to_json()}
             if avatar and found
             else {"upload_id": upload_id, "state": "unknown"}
             for upload_id, avatar, found in zip(upload_ids, avatars, kin, strict=True)
@@ -43,6 +43,11 @@ def status(upload_ids: tuple[str, ...], as_json: bool) -> None:
                 say(f"  {line}")
     if None in avatars:
         raise SystemExit(1)
+
+
+def _addresses(avatar: Avatar) -> dict[str, str]:
+    """Where the picture lies and who hears of it, without what may be secret."""
+    return {name: public_url(getattr(avatar, name)) for name in ("image", "callback_url")}
 
 
 def _status_line(upload_id: str, avatar: Avatar | None) -> str:

@@ -79,13 +79,13 @@ class Audits:
         """End the audit of an upload, or hand it to a person; its state stays.
 
         Args:
-            avatar: the record.
+            avatar: the record as it was read; its seq must still hold.
             to: `person`, or what came of it.
             fields: record fields to set.
             said: for the ledger, such as `decided_by` and `reason`.
 
         Returns:
-            False when it was ended before; nothing was changed then but the lease.
+            False when it was ended before, then only the lease ends, or the upload changed.
         """
         keys, line = self._keys, Stage.AUDIT
         return bool(
@@ -102,6 +102,7 @@ class Audits:
                     keys.doubted(avatar.sha256),
                 ],
                 id=avatar.upload_id,
+                seq=avatar.seq,
                 to=to,
                 fields=fields,
                 label=self.label(avatar, **said),

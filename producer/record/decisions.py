@@ -152,7 +152,8 @@ class Decisions:
     def undo(self, upload_id: str, *, by: str, seen: Seen = NOT_SAID) -> Decided:
         """Take an operator's decision back: held again, and no longer sticky.
 
-        Others that were decided by it are what they were before: held, or approved or blocked.
+        Others that were decided by it are what they were before: held, or approved or blocked; and
+        what somebody else had said of the picture before sticks again.
 
         Raises:
             UnknownUpload: no such record.
@@ -176,7 +177,7 @@ class Decisions:
             fields = {**NOTHING_SAID, "reason": UNDONE, "decided_on": seen.to_json()}
             said = word_of(by, avatar, AvatarState.HELD, fields)
             # Of an approval that waits for its safe copy nothing sticks yet.
-            settles = undo_of(avatar, by).settles() if is_persons else None
+            settles = undo_of(avatar, by).settles() if is_persons and not waits else None
             return dataclasses.replace(said, settles=settles)
 
         return self._settled(self._advance(upload_id, change), by)

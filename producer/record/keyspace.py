@@ -12,7 +12,7 @@ The record and what must still happen to it:
     holder:<line>               hash    item -> token of the worker that has it
     crashes:<line>              hash    item -> how many holders died with it
     verdict:<sha256>:<...>      string  what was judged of this content so; `record_ttl_s`
-    overrule:<sha256>           string  what an operator said of this content; for ever
+    overrule:<sha256>           string  operators' words on this content, the last first; for ever
     data_set                    hash    id, born, floor, former ids, lost_at; for ever
     clock                       string  the time that the server told last, and our lead; for ever
     memory                      stream  decided contents with their prints; `memory_retention_days`

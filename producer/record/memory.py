@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from producer.contract import UNDONE, Avatar, AvatarState, Stage
+from producer.contract import Avatar, AvatarState, Stage
 from producer.findings import LooksLike
 from producer.record.base import Base, Step
 
@@ -121,17 +121,26 @@ class Remembered:
 
 
 def said_of(
-    avatar: Avatar, to: AvatarState, fields: dict[str, str], *, by: str, leaves: Stage | None
+    avatar: Avatar,
+    to: AvatarState,
+    fields: dict[str, str],
+    *,
+    by: str,
+    leaves: Stage | None,
+    settles: bool,
 ) -> dict[str, Any] | None:
-    """What a transition changes in the memory, as `remember.lua` reads it; None for nothing."""
+    """What a transition changes in the memory, as `remember.lua` reads it; None for nothing.
+
+    What a person says of the content is remembered, or no more, with the one transition that
+    settles it, not with those that follow.
+    """
     key = fields.get("sha256", avatar.sha256)
     decided_by = fields.get("decided_by", "")
     if not key:
         return None
     waits = to in (AvatarState.HELD, AvatarState.REVIEWING)
-    is_persons = bool(by) and decided_by.startswith("operator:")
     is_explicit = leaves == Stage.REVIEW and decided_by.startswith("review:")
-    if (is_persons and to in (AvatarState.APPROVED, AvatarState.BLOCKED)) or (
+    if (settles and to in (AvatarState.APPROVED, AvatarState.BLOCKED)) or (
         is_explicit and to == AvatarState.BLOCKED
     ):
         entry = {"state": to, "by": decided_by, "upload_id": avatar.upload_id, "note": ""}
@@ -141,7 +150,7 @@ def said_of(
     else:
         # People may decide about what waits, and its picture may be gone by then.
         said = {"key": key, "wants": avatar.upload_id if waits else None}
-        if by and waits and fields.get("reason") == UNDONE:
+        if settles:
             said |= {"forgets": True, "by": f"operator:{by}"}
     if by and avatar.looks_like is not None and avatar.looks_like.sha256 != key:
         said |= {"pair": avatar.looks_like.sha256, "is_cleared": to == AvatarState.APPROVED}

@@ -52,7 +52,7 @@ class Records:
         )
         overruled, doubted, cached = cast("list[str | None]", found)
         if overruled:
-            return dict(json.loads(overruled))
+            return _word(overruled)
         if doubted:
             return {"state": Verdict.GRAY.value, "reason": AUDIT_EXPLICIT}
         return {**json.loads(cached), "decided_by": "cache"} if cached else None
@@ -60,7 +60,7 @@ class Records:
     def overruled(self, sha256: str) -> dict[str, str] | None:
         """What an operator said of this content: `state` and record fields; None for nothing."""
         text = self.base.redis.get(self.base.keys.overrule(sha256)) if sha256 else None
-        return dict(json.loads(cast("str", text))) if text else None
+        return _word(cast("str", text)) if text else None
 
     def open_counts(self) -> dict[str, int]:
         """How many uploads stand in each state that somebody still has to act on."""
@@ -104,3 +104,10 @@ class Records:
         """When a machine last reached a verdict, seconds since the epoch; None for never."""
         at = cast("str | None", self.base.redis.hget(self.base.keys.counts, "last_verdict_at"))
         return float(at) if at else None
+
+
+def _word(text: str) -> dict[str, str]:
+    """What was said last of a content, without what others had said before."""
+    said: dict[str, str] = json.loads(text)
+    said.pop("earlier", None)
+    return said

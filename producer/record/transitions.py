@@ -175,7 +175,10 @@ class Transitions(Hearers):
             fields = {**fields, "safe_copy": ""}
         if avatar.subject and change.to == AvatarState.BLOCKED:
             fields = {**fields, "subject_blocked": str(self._blocked_of(avatar) + 1)}
-        memory = said_of(avatar, change.to, fields, by=change.by, leaves=change.leaves)
+        settles = change.settles is not None
+        memory = said_of(
+            avatar, change.to, fields, by=change.by, leaves=change.leaves, settles=settles
+        )
         remembering = step_keys(self.base, memory)
         callback = self._callback(avatar, change.to, fields)
         item, endpoint = (callback["item"], callback["endpoint"]) if callback else ("", "")

@@ -71,9 +71,8 @@ class People(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        #: By content: what may be remembered of it; an undo that brings back different words of
-        #: people about one picture leaves either.
-        self.remembered: dict[str, set[str]] = {}
+        #: By content: what people say of it, one word a person, the last first: (verdict, person).
+        self.words: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
         self.cleared: dict[str, set[str]] = collections.defaultdict(set)
         self.claimed: dict[str, str] = {}
 
@@ -124,6 +123,8 @@ class People(RuleBasedStateMachine):
         done = decide()
         if not is_same:
             self.says(upload_id, verdict, by)
+            words = self.words[CONTENT[upload_id]]
+            words[:] = [(verdict, by), *(word for word in words if word[1] != by)]
         follow = [
             other
             for other in self.others(upload_id)
@@ -147,7 +148,6 @@ class People(RuleBasedStateMachine):
         """One upload is decided by a person, who thereby says something of its picture."""
         e, content = self.model[upload_id], CONTENT[upload_id]
         e.becomes(verdict, by)
-        self.remembered[content] = {verdict}
         if e.like:
             cleared = self.cleared[e.like]
             (cleared.add if verdict == "approved" else cleared.discard)(content)
@@ -163,7 +163,7 @@ class People(RuleBasedStateMachine):
         taken, content = (e.state, e.by), CONTENT[upload_id]
         done = self.decisions.undo(upload_id, by=by)
         self.takes_back(upload_id, "held", "")
-        self.remembered.pop(content, None)
+        self.words[content] = [word for word in self.words[content] if word != taken]
         changed = []
         for other in self.others(upload_id):
             o = self.model[other]
@@ -171,8 +171,6 @@ class People(RuleBasedStateMachine):
             if (o.state, o.by) == taken and to != o.state:
                 self.takes_back(other, to, who)
                 changed.append(other)
-                if who:
-                    self.remembered[content] = {to}
         self.claimed = {k: v for k, v in self.claimed.items() if (k, v) != (upload_id, by)}
         assert sorted(one.upload_id for one in done.others) == sorted(changed)
 
@@ -238,10 +236,15 @@ class People(RuleBasedStateMachine):
 
     @invariant()
     def people_are_remembered(self) -> None:
-        """One entry for each content that a person decided, with what was said last."""
-        found = {entry.key: entry.state for entry in self.store.memory.all()}
-        assert found.keys() == self.remembered.keys()
-        assert all(state in self.remembered[key] for key, state in found.items())
+        """One entry for each content that a person decided, with what sticks: the last word."""
+        expected = {key: words[0] for key, words in self.words.items() if words}
+        entries = self.store.memory.all()
+        found = {one.key: (one.state, one.by.removeprefix("operator:")) for one in entries}
+        assert found == expected
+        for key in set(CONTENT.values()):
+            said = self.store.overruled(key) or {"state": "", "decided_by": ""}
+            word = (said["state"], said["decided_by"].removeprefix("operator:"))
+            assert word == expected.get(key, ("", ""))
         for key in set(CONTENT.values()):
             cleared = self.store.redis.smembers(self.store.keys.memory_cleared(key))
             assert cleared == self.cleared[key], key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -197,6 +198,29 @@ def test_an_audit_is_answered_once(audited: Store) -> None:
     assert not audited.audits.end(late, "harmless", {})
     step(audited, Says(said(Decision.APPROVE))).handle(Stage.AUDIT, lease, "another")
     assert [one["to_state"] for one in labels(audited)] == ["explicit"]
+
+
+def test_an_audit_of_what_changed_meanwhile_is_looked_at_anew(audited: Store) -> None:
+    """No label of what is not so any more; the audit goes on with the record as it stands."""
+    approve(audited)
+    [lease] = claim(audited, Stage.AUDIT)
+    router = Says(said(Decision.APPROVE))
+    ask = router.review
+
+    def change_and_ask(*arguments: Any, **options: Any) -> Any:
+        fields = {"reason": "clear", "probability": "0.04"}
+        audited.advance([change(audited, "a", AvatarState.APPROVED, fields=fields)])
+        return ask(*arguments, **options)
+
+    router.review = change_and_ask  # type: ignore[method-assign]
+    step(audited, router).handle(Stage.AUDIT, lease, TOKEN)
+    assert (labels(audited), get(audited).audit) == ([], "due")
+    assert places(audited, "a", Stage.AUDIT) == ["due:normal"]
+    router.review = ask  # type: ignore[method-assign]
+    time.sleep(1.1)
+    audit(audited, router)
+    [label] = labels(audited)
+    assert label["probability"] == 0.04
 
 
 def test_an_upload_is_drawn_once(audited: Store) -> None:

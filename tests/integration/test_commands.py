@@ -237,3 +237,16 @@ def test_a_group_alone_shows_its_help_once(
     said = capsys.readouterr()
     assert (said.out + said.err).count("Usage:") == 1
     assert "error:" not in said.err
+
+
+def test_status_tells_no_secrets_of_addresses(run: Any, store: Store) -> None:
+    """Who hears of an upload and where its picture lies, without user, password and query."""
+    submit(
+        store,
+        "a",
+        callback_url="https://me:hunter2@site.example/hook?token=s3cret",
+        image="https://you:hunter3@pictures.example/a.png?sig=s3cret",
+    )
+    [row] = json.loads(run("status", "--json", "a").output)
+    assert row["callback_url"] == "https://site.example/hook"
+    assert row["image"] == "https://pictures.example/a.png"

@@ -97,3 +97,12 @@ def test_nobody_is_waited_for_where_nobody_is_told(run: Any, told: Store) -> Non
     assert done.exit_code == 0, done.output
     assert "n  nobody is told" in done.output
     assert "" not in done.output.splitlines()
+
+
+def test_an_approval_that_waits_for_its_safe_copy_is_waited_for(run: Any, told: Store) -> None:
+    """Nobody has taken what nobody was told."""
+    told.copies.promise(True)
+    late = run("approve", "a", "--wait", "0.3")
+    assert late.exit_code == 1
+    assert "a  not approved within 0.3 s: no safe copy yet" in late.output
+    assert "taken by the web tier" not in late.output

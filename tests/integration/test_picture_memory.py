@@ -29,6 +29,7 @@ from worker.duties.alarms import evaluate
 from worker.duties.facts import gather
 from worker.image.decoder import DecodeLimits, Decoder, Picture, ViewOptions
 from worker.image.preprocess import InputSpec
+from worker.ledger.last_words import LastWords
 from worker.memory.duty import MemoryDuty
 from worker.memory.index import Index
 from worker.memory.memory import PictureMemory, rebuild
@@ -363,12 +364,14 @@ def test_the_ledger_hears_what_is_needed_to_restore_it(blocked: Bench) -> None:
     class Ledger:
         def stream(self, *, kind: str) -> list[dict[str, Any]]:
             assert kind == "memory"
-            return [{**e, "to_state": e["to"], "detail": json.loads(e["detail"])} for e in told]
+            rows = [{**e, "to_state": e["to"], "detail": json.loads(e["detail"])} for e in told]
+            return [{**row, "id": number} for number, row in enumerate(rows)]
 
     blocked.store.redis.flushdb()
     for expected in ("restored", "known"):
         run = Restore(blocked.store, Ledger(), lambda *_: False, dry_run=False)
-        assert list(run._memory()) == ["memory"]
+        remembered, _ = LastWords(Ledger(), since=0.0).memory()
+        assert list(run._memory(remembered)) == ["memory"]
         assert run.done.memory == {expected: 1}
     [again] = blocked.store.memory.all()
     assert dataclasses.replace(again, id="") == dataclasses.replace(entry, id="")

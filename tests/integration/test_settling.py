@@ -158,6 +158,41 @@ def test_an_undo_brings_back_what_another_person_had_said(same: Store) -> None:
     assert (shown.block_reason, shown.note) == ("hate", "a flag")
 
 
+@pytest.mark.parametrize("copies", [False, True])
+def test_what_another_person_had_said_sticks_again(same: Store, copies: bool) -> None:
+    """To the bytes and in the memory, once the word that came over it is taken back."""
+    decisions = Decisions(same)
+    decisions.decide("shown", "blocked", by="eve", why=Why("hate"))
+    decisions.decide("held1", "approved", by="ann", copies=copies)
+    decisions.undo("held1", by="ann")
+    said, entry = same.overruled(SHA), same.memory.get(SHA)
+    assert said is not None
+    assert entry is not None
+    assert (said["state"], said["decided_by"], said["block_reason"]) == (
+        "blocked",
+        "operator:eve",
+        "hate",
+    )
+    assert "earlier" not in said
+    assert (entry.state, entry.by) == ("blocked", "operator:eve")
+    decisions.undo("shown", by="ann")
+    assert (same.overruled(SHA), same.memory.get(SHA)) == (None, None)
+
+
+def test_who_takes_an_older_word_back_leaves_the_last_one(same: Store) -> None:
+    """Of somebody else, or of the same person: it goes on to stick, and to be remembered."""
+    decisions = Decisions(same)
+    decisions.decide("held1", "approved", by="ann")
+    decisions.decide("shown", "blocked", by="bob")
+    decisions.undo("held1", by="ann")
+    said, entry = same.overruled(SHA), same.memory.get(SHA)
+    assert said is not None
+    assert entry is not None
+    assert (said["decided_by"], entry.by, entry.upload_id) == ("operator:bob",) * 2 + ("shown",)
+    decisions.undo("shown", by="bob")
+    assert (same.overruled(SHA), same.memory.get(SHA)) == (None, None)
+
+
 def test_who_has_not_seen_an_earlier_word_on_the_picture_is_told(
     same: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

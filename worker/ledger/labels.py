@@ -51,21 +51,30 @@ class Labels:
         taken_back = sa.and_(c.to_state == str(AvatarState.HELD), c.reason == UNDONE)
         said = sa.and_(c.tier.in_(("review", "operator")), c.to_state.in_(("approved", "blocked")))
         query = (
-            sa.select(c.id, looked.c.sha256, c.to_state, c.tier, c.decided_by)
+            sa.select(c.id, c.upload_id, looked.c.sha256, c.to_state, c.tier, c.decided_by)
             .join(looked, looked.c.upload_id == c.upload_id)
             .where(self._mine(), c.kind == "transition", sa.or_(said, taken_back))
             .order_by(c.id)
         )
         providers: dict[str, tuple[bool, str, int]] = {}
-        operators: dict[str, tuple[bool, str, int]] = {}
+        # Of people one word each, the last one at the end, as `transition.lua` keeps them.
+        operators: dict[str, dict[str, tuple[bool, str, int]]] = {}
+        of_upload: dict[str, tuple[bool, str, int]] = {}
         with self.engine.connect() as connection:
-            for row, sha256, state, tier, who in connection.execute(query):
+            for row, upload_id, sha256, state, tier, who in connection.execute(query):
+                word = (state == "blocked", who, row)
+                words = operators.setdefault(sha256, {})
                 if state == AvatarState.HELD:
-                    operators.pop(sha256, None)
+                    gone = of_upload.pop(upload_id, None)
+                    if gone and words.get(gone[1], gone)[0] == gone[0]:
+                        words.pop(gone[1], None)
+                elif tier == "operator":
+                    words.pop(who, None)
+                    words[who] = of_upload[upload_id] = word
                 else:
-                    words = operators if tier == "operator" else providers
-                    words[sha256] = (state == "blocked", who, row)
-        return providers | operators
+                    providers[sha256] = word
+        last = {sha256: [*words.values()][-1] for sha256, words in operators.items() if words}
+        return providers | last
 
     def audit_labels(self) -> dict[str, tuple[bool, str]]:
         """What audits found of each content: sha256 -> (explicit, who said so)."""

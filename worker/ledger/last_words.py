@@ -113,13 +113,24 @@ class LastWords:
             if row["sha256"] and row["detail"].get("file"):
                 yield row
 
-    def taken_out(self) -> dict[str, int]:
-        """Contents that people took out of the memory, and the row that says so last."""
-        return {
-            str(row["detail"]["sha256"]): int(row["id"])
-            for row in self._ledger.stream(kind="memory")
-            if row["to_state"] == FORGOTTEN and row["detail"]["decided_by"] != RETENTION
-        }
+    def memory(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+        """What the memory knows, and what people took out of it.
+
+        Returns:
+            The last row of each content that was not forgotten since; and contents that people
+            took out at some time, with the row that says so last.
+        """
+        last: dict[str, dict[str, Any]] = {}
+        taken_out: dict[str, int] = {}
+        for row in self._ledger.stream(kind="memory"):
+            sha256 = str(row["detail"]["sha256"])
+            if row["to_state"] != FORGOTTEN:
+                last[sha256] = row
+                continue
+            last.pop(sha256, None)
+            if row["detail"]["decided_by"] != RETENTION:
+                taken_out[sha256] = int(row["id"])
+        return last, taken_out
 
     def approved_since(self, start: float, contents: Mapping[str, int]) -> dict[str, str]:
         """Uploads that a machine approved after a moment, with their contents.

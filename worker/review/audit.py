@@ -7,6 +7,8 @@ explicit pictures pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import redis
 import structlog
 
@@ -81,14 +83,15 @@ class AuditStep(ProviderStep):
                 self._end(avatar, "unanswered", token, reason=answer.reason)
             case _:
                 self._count(answer.opinions if isinstance(answer, Hold) else ())
-                write_patiently(lambda: self._store.audits.end(avatar, "person", ENDED), self._stop)
+                self._write(avatar, token, lambda: self._store.audits.end(avatar, "person", ENDED))
 
     def _end(self, avatar: Avatar, label: Label, token: str, **said: str) -> None:
-        is_ended = write_patiently(
-            lambda: end_audit(self._store, avatar, label, ENDED, **said), self._stop
-        )
-        if is_ended:
+        if self._write(avatar, token, lambda: end_audit(self._store, avatar, label, ENDED, **said)):
             log.info("audit_answered", upload_id=avatar.upload_id, label=label, **said)
-        else:
+
+    def _write(self, avatar: Avatar, token: str, write: Callable[[], bool]) -> bool:
+        is_written = write_patiently(write, self._stop)
+        if not is_written:
             # It changed meanwhile; the next look sees how.
             self._again(avatar, Stage.AUDIT, token, 1.0)
+        return is_written

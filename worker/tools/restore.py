@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from producer.contract import FINAL_STATES, NO_CALLBACK, Avatar, AvatarState, Priority, Region
 from producer.errors import InvalidUpload, UnknownUpload
 from producer.findings import LooksLike, Opinion, Seen
 from producer.record.decisions import Decisions
-from producer.record.memory import FORGOTTEN, Remembered
+from producer.record.memory import Remembered
 from producer.record.store import Store
 from worker.ledger.last_words import LastWord, LastWords
 from worker.ledger.queries import LedgerReads
@@ -89,16 +89,16 @@ class Restore:
 
     def run(self) -> Iterator[str]:
         """Do everything; yields after each thing that was done, so that the caller may show it."""
-        yield from self._decisions()
-        yield from self._memory()
+        remembered, taken_out = LastWords(self._ledger, since=0.0).memory()
+        yield from self._decisions(taken_out)
+        yield from self._memory(remembered)
         yield from self._opinions()
         for word in find_open(self._store, self._ledger):
             self._upload(word)
             yield "upload"
 
-    def _decisions(self) -> Iterator[str]:
+    def _decisions(self, taken_out: Mapping[str, int]) -> Iterator[str]:
         blocks: dict[str, tuple[str, int]] = {}
-        taken_out = LastWords(self._ledger, since=0.0).taken_out()
         for sha256, (is_blocked, who, row) in self._ledger.words().items():
             kind, _, name = who.partition(":")
             if kind != "operator" or taken_out.get(sha256, 0) > row:
@@ -140,14 +140,9 @@ class Restore:
                     continue  # it changed in this moment
             yield "upload"
 
-    def _memory(self) -> Iterator[str]:
+    def _memory(self, remembered: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         """By what pictures that were decided, and lists, are found again."""
-        last: dict[str, dict[str, Any]] = {}
-        for row in self._ledger.stream(kind="memory"):
-            last[row["detail"]["sha256"]] = row
-        for key, row in last.items():
-            if row["to_state"] == FORGOTTEN:
-                continue
+        for key, row in remembered.items():
             is_known = self._store.memory.get(key) is not None
             self.done.memory["known" if is_known else "restored"] += 1
             if not is_known and not self._dry_run:

@@ -1,6 +1,6 @@
 -- What is remembered of a picture's content; included where that changes. One entry a content.
 -- m: {key: content, entry: {state, by, upload_id, note} or absent,
---     forgets: there shall be none, by: who wants that, refresh: the entry stays but for its prints,
+--     forgets: there shall be none, but for what `holds` {state, decided_by}, by: who wants that, refresh: the entry stays but for its prints,
 --     id: only if the entry is still this one, seen: prints that were found for it (JSON),
 --     seen_ttl_s, wants: upload whose picture is yet to be printed, pair: content it looked like,
 --     is_cleared: a person said that it is not the same, met: what it looks like, met_by: upload,
@@ -37,6 +37,12 @@ local function remember(m, k, now)
     seen = was.seen or ''
   end
   local entry = m.entry
+  if m.forgets and m.holds then
+    if m.holds.state == was.state and m.holds.decided_by == was.by then
+      return 0
+    end
+    entry = {state = m.holds.state, by = m.holds.decided_by, upload_id = '', note = ''}
+  end
   if m.refresh and found then
     entry = was
   elseif not entry and not m.forgets then

@@ -36,6 +36,7 @@
 -- include data_set
 -- include tell
 -- include list_change
+local MOST_WORDS = 5
 local a = cjson.decode(ARGV[1])
 local present =
   redis.call('HMGET', KEYS[1], 'state', 'seq', 'created_at', 'region', 'audit', 'sha256')
@@ -122,10 +123,28 @@ if a.sha256 ~= '' then
   end
 end
 if a.settles then
-  if a.settles.sticky then
-    redis.call('SET', KEYS[31], a.settles.sticky)
+  -- One word a person, the last first; an undo lets what somebody else had said hold again.
+  local last = redis.call('GET', KEYS[31])
+  last = last and cjson.decode(last)
+  local new = a.settles.sticky and cjson.decode(a.settles.sticky)
+  local gone = new or cjson.decode(a.settles.job).fields
+  local words = {new}
+  for _, word in ipairs(last and {last, unpack(last.earlier or {})} or {}) do
+    word.earlier = nil
+    local is_gone = word.decided_by == gone.decided_by and (new or word.state == gone.state)
+    if not is_gone and #words < MOST_WORDS then
+      words[#words + 1] = word
+    end
+  end
+  local holds = table.remove(words, 1)
+  if holds then
+    holds.earlier = words[1] and words
+    redis.call('SET', KEYS[31], cjson.encode(holds))
   else
     redis.call('DEL', KEYS[31])
+  end
+  if a.memory then
+    a.memory.holds = holds
   end
   redis.call('HSET', KEYS[32], a.sha256, a.settles.job)
 end

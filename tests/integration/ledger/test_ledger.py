@@ -212,6 +212,19 @@ def test_a_decision_that_was_taken_back_is_no_label(ledger: Ledger, store: Store
     }
 
 
+def test_the_word_before_one_that_was_taken_back_is_the_label(ledger: Ledger, store: Store) -> None:
+    """Of two people on one picture, as it sticks in Redis again; with whom said it."""
+    decisions, sha256 = Decisions(store), "ff" * 32
+    for name in ("one", "two"):
+        upload(store, name, AvatarState.REVIEWING)
+        advance(store, name, AvatarState.HELD, {"sha256": sha256})
+    decisions.decide("one", "blocked", by="eve")
+    decisions.decide("two", "approved", by="ann")
+    decisions.undo("two", by="ann")
+    drain_all(ledger, store)
+    assert ledger.labels() == {sha256: (True, "operator:eve")}
+
+
 def test_latencies_are_those_of_the_first_verdict_and_people_stand_apart(
     ledger: Ledger, store: Store
 ) -> None:
