@@ -53,7 +53,7 @@ COMMANDS = {
 
 #: Subcommands that people wait for and scripts call in a loop: nothing on their way imports
 #: structlog, which would bring a third of what they load.
-PLAIN = frozenset({"enqueue", "status", "doctor"})
+PLAIN = frozenset({"enqueue", "status", "doctor", "up"})
 
 #: As the others' warnings look.
 PLAIN_FORMAT = "%(asctime)s [%(levelname)s] %(message)s"

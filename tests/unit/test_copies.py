@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +74,34 @@ def test_a_copy_is_a_command_with_an_environment_of_its_own(
     assert copy.poll() is None
     copy.send_signal(signal.SIGTERM)
     assert copy.wait(10) == 0
+
+
+def test_the_model_does_not_wait_for_what_only_others_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy is made as soon as its own imports are there; another's has all of them."""
+    go, place = tmp_path / "go", tmp_path / "said"
+    wait = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    say = f"def main(): open({str(place)!r}, 'a').write(f\"{{'late' in sys.modules}} \")\n"
+    (tmp_path / "first.py").write_text(wait)
+    (tmp_path / "late.py").write_text("")
+    (tmp_path / "command.py").write_text("import sys\n" + say)
+    begin = f"import sys; sys.path[:] = {[str(tmp_path), *sys.path]!r}; import command; "
+    begin += "sys.modules['producer.cli'] = command; from worker.process import copies; "
+    begin += "copies._FIRST = ('first',); copies._COMMON = ('first', 'late'); copies.main({fd})"
+    monkeypatch.setattr(copies, "_TEMPLATE", begin.replace("{path!r}", ""))
+    template = Template()
+    template.start()
+    try:
+        assert template._link is not None
+        asked = {"arguments": ["worker", "moderate"], "env": env_of(place)}
+        template._link.send_bytes(json.dumps(asked).encode())
+        go.touch()
+        wait_until(lambda: place.exists() and place.read_text() == "False ", 30, "it is made")
+        assert template._ask({"arguments": ["worker", "io"], "env": env_of(place)}) is not None
+        wait_until(lambda: place.read_text() == "False True ", 30, "the other is made")
+    finally:
+        template.stop()
 
 
 def test_what_a_copy_ends_with_is_known(template: Template, tmp_path: Path) -> None:

@@ -28,16 +28,12 @@ from producer.tracing import plain_redis
 from worker.process.supervised import follow_supervisor
 from worker.resources import hide_memory
 
-#: What more than one worker imports; what is not installed is left out.
-_COMMON = (
-    "producer.cli",
-    "worker.commands.worker",
-    "worker.app",
-    "worker.roles.io",
-    "worker.roles.moderate",
-    "worker.ledger.drain",
-    "worker.ledger.queries",
-)
+#: What a worker that holds the model imports: it starts first and takes longest, so its copy is
+#: made as soon as these are there.
+_FIRST = ("producer.cli", "worker.commands.worker", "worker.app", "worker.roles.moderate")
+
+#: What workers import; what is not installed is left out.
+_COMMON = (*_FIRST, "worker.roles.io", "worker.ledger.drain", "worker.ledger.queries")
 
 _TEMPLATE = "import sys; sys.path[:] = {path!r}; from worker.process.copies import main; main({fd})"
 
@@ -204,24 +200,21 @@ def main(fd: int) -> None:
     before = dict(os.environ)
     # Imports make little garbage, and looking for it takes a fifth of their time.
     gc.disable()
-    with plain_redis():
-        for name in _COMMON:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
-    # What modules settle when they are imported, such as that nothing is reported to anybody.
-    settled = {name: value for name, value in os.environ.items() if before.get(name) != value}
-    gc.collect()
-    # The collector must not write into what copies share.
-    gc.freeze()
-    gc.enable()
+    left = [*_COMMON]
     while True:
         _tell_ends(link)
-        if not link.poll(_LOOK_EVERY_S):
+        if not link.poll(0 if left else _LOOK_EVERY_S):
+            _import_next(left)
             continue
         try:
             request = json.loads(link.recv_bytes())
         except (OSError, EOFError):
             return
+        is_first = request["arguments"][-1] == "moderate"
+        while not {*left}.isdisjoint(_FIRST if is_first else _COMMON):
+            _import_next(left)
+        # What modules settle when they are imported, such as that nothing is reported to anybody.
+        settled = {name: value for name, value in os.environ.items() if before.get(name) != value}
         # What stops a copy waits until the copy no longer ignores it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         pid = os.fork()
@@ -231,6 +224,12 @@ def main(fd: int) -> None:
             return
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         link.send_bytes(json.dumps({"started": pid}).encode())
+
+
+def _import_next(left: list[str]) -> None:
+    if left:
+        with contextlib.suppress(ImportError), plain_redis():
+            importlib.import_module(left.pop(0))
 
 
 def _tell_ends(link: Connection) -> None:
@@ -245,6 +244,9 @@ def _tell_ends(link: Connection) -> None:
 
 def _become(arguments: list[str], env: dict[str, str]) -> None:
     """Run the command `avatarmod` as if it had been started so."""
+    # The collector must not write into what copies share.
+    gc.freeze()
+    gc.enable()
     os.setsid()
     setproctitle(" ".join(["avatarmod", *arguments]))
     os.environ.clear()

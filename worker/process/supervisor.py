@@ -197,11 +197,11 @@ class Supervisor:
         self._stack.enter_context(findable(folder, embedded))
         self._stack.callback(self._stop_children)
         store = Store(client, self.settings.namespace)
-        if any(child.name == "api" for child in self._children):
-            from producer.web.first_start import ensure_access
-
-            self.access = ensure_access(store, self.settings.data_folder)
         for child in self._children:
+            if child.name == "api":
+                from producer.web.first_start import ensure_access
+
+                self.access = ensure_access(store, self.settings.data_folder)
             self._spawn(child)
         self._wait_ready(store)
         self._store = store

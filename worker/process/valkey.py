@@ -155,10 +155,12 @@ class EmbeddedValkey:
                         f"the embedded Valkey ended with code {self._process.returncode}; its log "
                         f"says: {self._last_log_lines()}"
                     )
-                with contextlib.suppress(redis.RedisError, OSError):
-                    client.ping()
-                    return
-                time.sleep(0.02)
+                # The client tries again by itself, and longer each time.
+                if self._socket.exists():
+                    with contextlib.suppress(redis.RedisError, OSError):
+                        client.ping()
+                        return
+                time.sleep(0.01)
         finally:
             client.close()
         raise ConfigurationError(

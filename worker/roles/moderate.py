@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import structlog
 
 from producer.contract import Region, Stage
+from producer.errors import DecoderUnavailable
+from worker.image.decoder import Decoder
 from worker.memory.memory import PictureMemory, shared_file
 from worker.model.bundle import Bundle, check_weights
 from worker.model.style import StyleHead
@@ -43,13 +48,15 @@ class Moderate(Role):
             log.warning("second_model_absent", effect="one model judges alone", fix=fix)
         engine = make_engine(settings, bundle)
         second = self._second = open_second(settings, policy, engine.micro_batch)
+        decoder = make_decoder(settings, bundle.input, second, first_look=True)
+        # The processes that decode import for as long as all that follows takes.
+        threading.Thread(target=_start, args=(decoder,), name="decoder", daemon=True).start()
         if second is not None and second.asks_always:
             second.load()
         if engine.keeps_memory:
             unmap_large_blocks()
         facts |= {**engine.description, "policy": policy.version}
         facts["second_bundle"] = (second.id or "missing") if second else ""
-        decoder = make_decoder(settings, bundle.input, second, first_look=True)
         style = StyleHead()
 
         def has_reviewers(region: Region) -> bool:
@@ -88,3 +95,9 @@ class Moderate(Role):
     def faults(self) -> dict[str, str]:
         """Of the second model."""
         return {"second_fault": self._second.fault if self._second else ""}
+
+
+def _start(decoder: Decoder) -> None:
+    """Have children ready for the first picture; what is wrong with them, that one meets."""
+    with contextlib.suppress(DecoderUnavailable):
+        decoder.start()
