@@ -124,17 +124,19 @@ class Seen:
     Attributes:
         seq: of the record; None also where another upload with the same picture was decided.
         sha256: of the picture that was shown.
+        approved_by: whose approval waited for its safe copy, which no seq tells; not kept.
     """
 
     seq: int | None = None
     sha256: str = ""
+    approved_by: str = ""
 
     def __bool__(self) -> bool:
         return self.seq is not None or bool(self.sha256)
 
     def to_json(self) -> str:
         """As the record keeps it; empty where nothing is known."""
-        return json.dumps(dataclasses.asdict(self)) if self else ""
+        return json.dumps({"seq": self.seq, "sha256": self.sha256}) if self else ""
 
     @classmethod
     def from_json(cls, text: str) -> Seen:

@@ -199,9 +199,9 @@ class Decisions:
         _check_seen(avatar, seen)
 
     def _check_waiting(self, avatar: Avatar, seen: Seen, by: str) -> None:
-        """Whether somebody else's approval waits for its safe copy, which no seq tells."""
+        """Whether somebody else's approval waits for its safe copy, and was not seen."""
         who = self._store.approved_by(avatar)
-        if seen.seq is not None and who not in ("", by):
+        if seen.seq is not None and who not in ("", by, seen.approved_by):
             raise Outdated(
                 f"{avatar.upload_id} has changed meanwhile: approved (decided by {who}), waits for "
                 f"its safe copy, seq {avatar.seq}; look at it again"

@@ -41,7 +41,11 @@ def read_word(context: Context, form: FormData) -> Word:
     return Word(
         text_field(form, "verdict"),
         upload_id,
-        Seen(int(seq) if re.fullmatch(r"[0-9]{1,15}", seq) else None, sha256),
+        Seen(
+            int(seq) if re.fullmatch(r"[0-9]{1,15}", seq) else None,
+            sha256,
+            text_field(form, "approved_by"),
+        ),
         Why(text_field(form, "reason"), text_field(form, "note")),
         bool(text_field(form, "copies")),
     )
@@ -97,6 +101,12 @@ def _changed(context: Context, upload_id: str) -> str:
     avatar = context.store.get(upload_id)
     if avatar is None:
         return context.gettext("No upload has this id, or it has expired.")
+    if who := context.store.approved_by(avatar):
+        return context.gettext(
+            "%(who)s has approved it while you looked; it waits for its safe copy. "
+            "Look at it again.",
+            who=who,
+        )
     return context.gettext(
         "It changed while you looked: %(state)s, by %(who)s, %(when)s. Look at it again.",
         state=context.language.word(state_of(context, avatar)),

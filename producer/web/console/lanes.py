@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from producer.contract import Avatar, AvatarState
 from producer.record.claims import Claims
@@ -64,8 +65,7 @@ def to_decide(context: Context, lane: str, count: int, at: str = "") -> list[Ava
     if not context.may(Role.MODERATOR):
         start = (store.open_rank(lane, at) if at else 0) or 0
         return waiting(store, store.open_ids(lane, start, count), lane)
-    ids = Claims(store).take(context.name, lane, count, at=at)
-    return _once(_allowed(context, waiting(store, ids, lane), lane))
+    return _take(context, lane, count, at=at)
 
 
 def keep_and_take(context: Context, lane: str, have: Sequence[str], count: int) -> Given:
@@ -77,24 +77,38 @@ def keep_and_take(context: Context, lane: str, have: Sequence[str], count: int) 
         have: uploads on the page that are not decided there yet.
         count: how many more, at most.
     """
-    store, claims = context.store, Claims(context.store)
-    mine = set(claims.renew(context.name, lane, have)) if have else set()
+    store = context.store
+    mine = set(Claims(store).renew(context.name, lane, have)) if have else set()
     found = dict(zip(have, store.get_many(have), strict=True)) if have else {}
     kept = waiting(store, [one for one in have if one in mine], lane, found)
     lost = {one: found[one] for one in found.keys() - {avatar.upload_id for avatar in kept}}
+    fresh = _take(context, lane, count, known=found, kept=len(kept)) if count else []
+    return Given(fresh, kept, lost)
+
+
+def _take(
+    context: Context,
+    lane: str,
+    count: int,
+    *,
+    known: Mapping[str, Avatar | None] = MappingProxyType({}),
+    kept: int = 0,
+    at: str = "",
+) -> list[Avatar]:
+    """Up to `count` more for this person, each content once, and none of what is `known`."""
+    store, claims = context.store, Claims(context.store)
     # Of what was decided a moment ago, pictures with the same content may not have followed yet.
-    known = [avatar for avatar in found.values() if avatar]
-    fresh: list[Avatar] = []
-    asked = len(kept) + count
-    while count:
-        ids = claims.take(context.name, lane, asked)
-        others = [one for one in ids if one not in found]
-        fresh = _once(_allowed(context, waiting(store, others, lane), lane), known)
-        if len(fresh) >= count or len(ids) < asked or asked >= len(kept) + MOST_TWINS:
+    here = [avatar for avatar in known.values() if avatar]
+    asked = kept + count
+    while True:
+        ids = claims.take(context.name, lane, asked, at=at)
+        others = [one for one in ids if one not in known]
+        fresh = _once(_allowed(context, waiting(store, others, lane), lane), here)
+        if len(fresh) >= count or len(ids) < asked or asked >= kept + MOST_TWINS:
             break
         asked *= 2
     claims.release(context.name, [avatar.upload_id for avatar in fresh[count:]])
-    return Given(fresh[:count], kept, lost)
+    return fresh[:count]
 
 
 def waiting(
@@ -108,6 +122,8 @@ def waiting(
     found = [avatar for avatar in records if avatar]
     if lane == AUDITS:
         return [avatar for avatar in found if avatar.audit == "person"]
+    # An approval that waits for its safe copy is decided; who doubts it opens its own page.
+    found = [avatar for avatar in found if store.approval_of(avatar) is None]
     if lane == APPEALS:
         return [a for a in found if a.state == AvatarState.HELD and a.reason == APPEALED]
     return [a for a in found if a.state == lane and a.reason != APPEALED]

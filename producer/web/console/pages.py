@@ -114,7 +114,8 @@ def review(context: Context, state: str = "held", at: str = "", done: str = "") 
         earlier=earlier_of(store, [current]).get(current.upload_id) if current else None,
         reasons=BLOCK_REASONS,
         finished=finished,
-        can_undo=finished is not None and finished.decided_by.startswith("operator:"),
+        can_undo=finished is not None
+        and (finished.decided_by.startswith("operator:") or bool(store.approved_by(finished))),
         opinions=opinions_of(events),
         views=views_of(events),
         cut_offs=cut_offs_of(context, current.region if current else context.parts.region),

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from producer.record import claims as rules
 from producer.record.claims import Claims
 from producer.web.users import Role, Users
-from tests.integration.web.conftest import Serve, store_of
+from tests.integration.web.conftest import Serve, avatar_of, store_of
 from tests.integration.web.test_console import PASSWORD, field, hold, sign_in
 
 
@@ -27,7 +27,7 @@ def console(serve: Serve) -> TestClient:
     """Ann and Bob may decide, Vic may look; twelve pictures are held."""
     client = with_people(serve)
     for number in range(12):
-        hold(store_of(client), client, f"p{number:02}")
+        hold(store_of(client), client, f"p{number:02}", sha256=f"{number:064x}")
     return client
 
 
@@ -47,6 +47,43 @@ def test_each_moderator_gets_other_pictures(console: TestClient) -> None:
     Claims(store_of(console)).release("bob", ["p09", "p10", "p11"])
     Claims(store_of(console)).take("cid", "held", 12)
     assert "in front of other moderators" in console.get("/console/review").text
+
+
+def test_one_picture_is_in_front_of_one_person(serve: Serve) -> None:
+    """Under however many ids it waits: all of them are whose it is."""
+    client = with_people(serve)
+    for number in range(12):
+        hold(store_of(client), client, f"p{number:02}")
+    sign_in(client, "ann")
+    assert shown(client) == "p00"
+    sign_in(client, "bob")
+    assert "in front of other moderators" in client.get("/console/review").text
+
+
+def test_an_approval_that_waits_for_its_safe_copy_is_decided(console: TestClient) -> None:
+    """Nobody is asked once more; its own page says whose it is, and there it can be blocked."""
+    store = store_of(console)
+    store.copies.promise(True)
+    words = {"upload_id": "p00", "verdict": "approved", "csrf": sign_in(console, "ann")}
+    words["seq"] = str(avatar_of(store, "p00").seq)
+    answer = console.post("/console/decide", data=words)
+    assert answer.status_code == 303
+    page = console.get(answer.headers["location"]).text
+    assert "p00</a> is now approved" in page
+    assert 'data-key="u"' in page
+    assert shown(console) == "p01"
+    words |= {"verdict": "blocked", "csrf": sign_in(console, "bob")}
+    assert 'data-id="p00"' not in console.get("/console/grid").text
+    refused = console.post("/console/decide", data=words)
+    assert refused.status_code == 409
+    assert "ann has approved it while you looked" in refused.text
+    page = console.get("/console/uploads/p00").text
+    assert "Approved by ann as soon as its safe copy is written." in page
+    assert 'value="undo"' in page
+    words["approved_by"] = field(page, "approved_by")
+    done = console.post("/console/decide", data=words)
+    assert done.status_code == 303
+    assert avatar_of(store, "p00").state == "blocked"
 
 
 def test_a_viewer_looks_without_taking_anything_away(console: TestClient) -> None:
