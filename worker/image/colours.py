@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import functools
 import io
+import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from worker.image.containers import profiles
+from worker.image.containers import icc, profiles
 from worker.image.containers.contents import eight_bit
+from worker.image.containers.icc import Table
 
 #: Colour space of an ICC profile -> the mode that it applies to. Source: ICC.1:2022, table 19.
 _PROFILE_MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
+#: The mode of a conversion of four inks by way of three colours, as Chromium does it.
+_NO_BLACK = "CMY"
 #: Levels by which a conversion may move any colour and still count as none.
 _SAME_LEVELS = 6
 #: Profiles of printers have about one megabyte.
@@ -25,12 +30,9 @@ _MAX_PROFILE_BYTES = 4 * 2**20
 #: Pixels that are converted at once: a copy of the whole in another mode would double the memory.
 _STRIP_PIXELS = 1_000_000
 
-#: Colours are tried in bins of so many levels a channel, the fullest ones, each changed by so much,
-#: and results may differ by so many levels: sixteen of linear light are 70 of sRGB.
-_BIN_LEVELS, _BINS = 16, 16
-_TRIED_COLOURS = 1_000
-_NEAR = {3: (-8, -3, 0, 3, 8), 4: (-8, 0, 8)}
-_FAR_LEVELS, _TORN_SHARE = 96, 0.02
+#: Pixels of a picture that are looked up in tables as browsers do it, boxes in each direction in
+#: which they are compared, and levels by which they may differ on average.
+_COMPARED_PX, _BOXES, _FAR_LEVELS = 1 << 18, 32, 10
 
 Transform = ImageCms.ImageCmsTransform
 
@@ -43,38 +45,11 @@ class Conversion:
         name: where it comes from; "stored" leaves the colours as they are.
         mode: what the transform takes.
         transform: None leaves the colours as they are.
-        exact: the same without the library's shortcut, where that may leave out detail of tables.
     """
 
     name: str
     mode: str
     transform: Transform | None
-    exact: Transform | None = None
-
-    def tears_apart(self, image: Image.Image) -> bool:
-        """Whether tables show colours of a picture far apart that are nearly the same in the file.
-
-        Between the nodes of its tables every program reads a profile in its own way, and what
-        the colours as stored hardly show can be a picture for one of them. No device needs this.
-        """
-        if self.exact is None:
-            return False
-        channels = len(self.mode)
-        places = _BINS ** np.arange(channels)
-        counts = np.zeros(_BINS**channels, np.int64)
-        for strip in _strips(image):
-            bins = np.zeros((strip.height, strip.width), np.uint16)
-            for place, band in zip(places, strip.convert(self.mode).split(), strict=True):
-                bins += np.asarray(band) // np.uint8(_BIN_LEVELS) * np.uint16(place)
-            counts += np.bincount(bins.ravel(), minlength=len(counts))
-        usual = np.argsort(counts)[-_TRIED_COLOURS:]
-        colours = (usual[:, None] // places % _BINS * _BIN_LEVELS + _BIN_LEVELS // 2)[:, None]
-        steps = np.meshgrid(*[_NEAR[channels]] * channels)
-        near = (colours + np.stack(steps, axis=-1).reshape(1, -1, channels)).clip(0, 255)
-        tried = Image.frombytes(self.mode, near.shape[1::-1], near.astype(np.uint8).tobytes())
-        shown = np.asarray(ImageCms.applyTransform(tried, self.exact))
-        is_torn = np.ptp(shown, axis=1).max(axis=-1) > _FAR_LEVELS
-        return bool(counts[usual][is_torn].sum() > _TORN_SHARE * counts[usual].sum())
 
 
 STORED = Conversion("stored", "RGB", None)
@@ -85,7 +60,47 @@ class Readings:
     """All ways to read a file's colours, the browsers' first, and why they may not be all."""
 
     conversions: tuple[Conversion, ...]
+    tables: tuple[Table, ...]
     doubts: tuple[str, ...]
+
+    def leave_out(self, image: Image.Image) -> bool:
+        """Whether browsers show a picture as no conversion does.
+
+        Between the nodes of its tables every program reads a profile in its own way, and what
+        the colours as stored hardly show can be a picture for one of them.
+        """
+        for table in self.tables:
+            pixels = _sampled(image, {1: "L", 3: "RGB", 4: _NO_BLACK}[table.channels])
+            sample = Image.fromarray(pixels, "CMYK" if table.channels == 4 else None)
+            shown = [np.asarray(_convert(sample, each, False)) for each in self.conversions]
+            levels = pixels.reshape(-1, table.channels)
+            for found in (table.shown(levels), table.shown_baked(levels)):
+                mine = found.reshape(shown[0].shape)
+                if min(_most_apart(mine, each) for each in shown) > _FAR_LEVELS:
+                    return True
+        return False
+
+
+def _sampled(image: Image.Image, mode: str) -> np.ndarray:
+    """The pixels of a picture, of large ones one in each square, at places that they decide."""
+    step_px = math.ceil(math.sqrt(image.width * image.height / _COMPARED_PX))
+    if step_px == 1:
+        return np.asarray(_colours(image, mode))
+    left = np.arange(0, image.width - step_px + 1, step_px)
+    rows = []
+    for top_px in range(0, image.height - step_px + 1, step_px):
+        row = _colours(image.crop((0, top_px, image.width, top_px + step_px)), mode)
+        chance = (left.astype(np.uint64) * 2_654_435_761 + zlib.crc32(row.tobytes())) >> 8
+        down, across = (chance // step_px % step_px).astype(int), (chance % step_px).astype(int)
+        rows.append(np.asarray(row)[down, left + across])
+    return np.stack(rows)
+
+
+def _most_apart(one: np.ndarray, other: np.ndarray) -> int:
+    """Levels by which two pictures differ in the box where they differ most."""
+    apart = np.abs(one.astype(np.int16) - other).mean(axis=2).astype(np.uint8)
+    boxes = Image.fromarray(apart).resize((_BOXES, _BOXES), Image.Resampling.BOX)
+    return int(boxes.getextrema()[1])  # type: ignore[arg-type]
 
 
 def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
@@ -96,6 +111,7 @@ def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
         mode: of the picture, as Pillow names it.
     """
     found: list[Conversion] = []
+    tables: list[Table] = []
     doubts: list[str] = []
     for name, profile in sources:
         if not profile:
@@ -105,74 +121,85 @@ def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
         if len(profile) > _MAX_PROFILE_BYTES:
             doubts.append("a colour profile of unusual size")
             continue
-        conversions, doubt = _of_profile(profile, mode == "CMYK", mode in ("L", "LA", "1", "I;16"))
+        read = _of_profile(profile, mode == "CMYK", mode in ("L", "LA", "1", "I;16"))
         found += [
-            each if each is STORED else replace(each, name=name + each.name) for each in conversions
+            each if each is STORED else replace(each, name=name + each.name)
+            for each in read.conversions
         ]
-        doubts += doubt
-    ordered: dict[Transform | None, Conversion] = {}
+        tables += read.tables
+        doubts += read.doubts
+    ordered: dict[tuple[Transform | None, str], Conversion] = {}
     for each in [*found, STORED]:
-        ordered.setdefault(each.transform, each)
-    return Readings(tuple(ordered.values()), tuple(doubts))
+        ordered.setdefault((each.transform, each.mode), each)
+    return Readings(tuple(ordered.values()), tuple(tables), tuple(doubts))
 
 
 @functools.lru_cache(maxsize=8)
-def _of_profile(profile: bytes, is_cmyk: bool, is_grey: bool) -> tuple[list[Conversion], list[str]]:
+def _of_profile(profile: bytes, is_cmyk: bool, is_grey: bool) -> Readings:
     head = profiles.header(profile)
     mode = _PROFILE_MODES.get(head.space) if head else None
     if head is None or mode is None:
-        return [], []
+        return Readings((), (), ())
     if (mode == "CMYK" and not is_cmyk) or (mode == "L" and not is_grey):
         # A profile for another kind of pixels: browsers ignore it.
-        return [], []
-    profile = profiles.as_browsers_read(profile)
+        return Readings((), (), ())
     doubts = [] if head.is_plain else ["a colour profile that viewers read in different ways"]
-    variants = [("", profile, ImageCms.Intent.PERCEPTUAL)]
-    if head.has_tables:
-        variants.append(("-colorimetric", profile, ImageCms.Intent.RELATIVE_COLORIMETRIC))
-        if head.has_matrix:
-            without = profiles.without_tables(profile)
-            variants.append(("-matrix", without, ImageCms.Intent.RELATIVE_COLORIMETRIC))
-    conversions = []
-    for name, variant, intent in variants:
-        transform = _transform(variant, mode, intent)
-        if transform is None:
-            doubts.append("a colour profile that cannot be applied")
-        elif mode != "CMYK" and not head.has_tables and _changes_nothing(transform, mode):
-            conversions.append(STORED)
+    conversions, tables = [], []
+    if name_of_table := head.table_of_browsers:
+        only = profiles.with_tables(profile, [name_of_table])
+        transform = _transform(only, mode)
+        conversions.append(Conversion("", mode, transform))
+        if mode == "CMYK":
+            conversions.append(Conversion("-no-black", _NO_BLACK, transform))
+        table = icc.table_of(profile, name_of_table)
+        if table is not None and table.channels == len(mode):
+            tables.append(table)
         else:
-            exact = None
-            if head.has_tables and mode in ("RGB", "CMYK") and name != "-matrix":
-                exact = _transform(variant, mode, intent, ImageCms.Flags.NOOPTIMIZE)
-            conversions.append(Conversion(name, mode, transform, exact))
-    return conversions, doubts
+            doubts.append("a colour profile with tables that cannot be read")
+    if head.has_tables:
+        of_tables = profiles.with_tables(profile, profiles.TABLES)
+        for name, intent in _INTENTS.items():
+            conversions.append(Conversion(name, mode, _transform(of_tables, mode, intent)))
+    if not head.has_tables or head.has_matrix:
+        matrix = icc.rebuilt(profile, is_grey=mode == "L")
+        transform = _transform(matrix, "RGB") if matrix else None
+        conversion = Conversion("-matrix" if head.has_tables else "", "RGB", transform)
+        is_stored = transform is not None and _changes_nothing(transform)
+        conversions.append(STORED if is_stored else conversion)
+    applied = tuple(each for each in conversions if each is STORED or each.transform is not None)
+    if len(applied) < len(conversions):
+        doubts.append("a colour profile that cannot be applied")
+    return Readings(applied, tuple(tables), tuple(doubts))
+
+
+#: Tables are chosen by them, and the first also makes what is nearly black black.
+_INTENTS = {
+    "-perceptual": ImageCms.Intent.PERCEPTUAL,
+    "-colorimetric": ImageCms.Intent.RELATIVE_COLORIMETRIC,
+}
 
 
 def _transform(
-    profile: bytes, mode: str, intent: ImageCms.Intent, flags: ImageCms.Flags = ImageCms.Flags.NONE
+    profile: bytes, mode: str, intent: ImageCms.Intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
 ) -> Transform | None:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB", renderingIntent=intent, flags=flags
+            source, ImageCms.createProfile("sRGB"), mode, "RGB", renderingIntent=intent
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
 
 
-def _changes_nothing(transform: Transform, mode: str) -> bool:
+def _changes_nothing(transform: Transform) -> bool:
     """Whether curves and a matrix leave all colours where they are: tried on what spans them."""
     ramp = np.arange(256, dtype=np.uint8)
-    if mode == "L":
-        colours = ramp[None, :]
-        expected = np.repeat(ramp[None, :, None], 3, axis=2)
-    else:
-        single = [np.eye(3, dtype=np.uint8)[channel] * ramp[:, None] for channel in range(3)]
-        grid = np.stack(np.meshgrid(*[ramp[::15]] * 3), axis=-1).reshape(-1, 3)
-        grey = np.repeat(ramp[:, None], 3, axis=1)
-        colours = expected = np.concatenate([*single, grid, grey])[None]
+    single = [np.eye(3, dtype=np.uint8)[channel] * ramp[:, None] for channel in range(3)]
+    grid = np.stack(np.meshgrid(*[ramp[::15]] * 3), axis=-1).reshape(-1, 3)
+    grey = np.repeat(ramp[:, None], 3, axis=1)
+    colours = np.concatenate([*single, grid, grey])[None]
     shown = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
-    return bool(np.abs(shown.astype(np.int16) - expected).max() <= _SAME_LEVELS)
+    return bool(np.abs(shown.astype(np.int16) - colours).max() <= _SAME_LEVELS)
 
 
 # -- pictures ------------------------------------------------------------------------------------
@@ -215,6 +242,15 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top_px, image.width, min(top_px + step_px, image.height)))
 
 
+def _colours(image: Image.Image, mode: str) -> Image.Image:
+    """A picture without transparency in the mode of a conversion."""
+    if image.mode == "I;16":
+        image = eight_bit(image)
+    elif image.mode in ("LA", "RGBA", "RGBX"):
+        image = image.convert("RGB")
+    return image.convert("RGB").convert("CMYK") if mode == _NO_BLACK else image.convert(mode)
+
+
 def _convert(image: Image.Image, conversion: Conversion, is_clear: bool) -> Image.Image:
     if image.mode == "I;16":
         image = eight_bit(image)
@@ -222,8 +258,8 @@ def _convert(image: Image.Image, conversion: Conversion, is_clear: bool) -> Imag
         # Straight colours, whatever shines through.
         return image.convert("RGBA" if is_clear else "RGB")
     alpha = image.getchannel("A") if is_clear else None
-    colours = image.convert("RGB") if image.mode in ("LA", "RGBA", "RGBX") else image
-    converted = ImageCms.applyTransform(colours.convert(conversion.mode), conversion.transform)
+    colours = _colours(image, conversion.mode)
+    converted = ImageCms.applyTransform(colours, conversion.transform)
     assert converted is not None
     if alpha is not None:
         converted.putalpha(alpha)

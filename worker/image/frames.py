@@ -126,8 +126,8 @@ class Frames:
             image = self._canvas.show(index)
             if self._readings is None:
                 self._readings = readings(contents.profiles, image.mode)
-            if any(each.tears_apart(image) for each in self._readings.conversions):
-                contents.doubts.append("colours that look the same in the file and are shown apart")
+            if self._readings.leave_out(image):
+                contents.doubts.append("colours that browsers read from tables in another way")
             renditions = self._renditions(image)
         return Frame(
             index=index,

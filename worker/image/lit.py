@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from worker.image.containers.gain import Gain, GainMap
-from worker.image.containers.profiles import light_of
+from worker.image.containers.profiles import levels_of, light_of
 
 #: Pixels at most: more than any model sees.
 _MOST_PX = 1_000_000
@@ -22,8 +22,7 @@ _FAR = 4.0
 _LEVELS = np.linspace(0, 1, 256)
 _LIGHT = light_of(_LEVELS).astype(np.float32)
 _STEPS = np.linspace(0, 1, 4096)
-_SHOWN = np.where(_STEPS <= 0.0031308, _STEPS * 12.92, 1.055 * _STEPS ** (1 / 2.4) - 0.055)
-_SHOWN_LEVELS = np.round(_SHOWN * 255).astype(np.uint8)
+_SHOWN_LEVELS = np.round(levels_of(_STEPS) * 255).astype(np.uint8)
 
 
 def lit(image: Image.Image, gain_map: GainMap) -> dict[str, Image.Image]:

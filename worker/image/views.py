@@ -69,7 +69,7 @@ class ViewOptions:
 
 
 #: Changes when the same options look in another way: older verdicts then no longer hold.
-_WAY = 3
+_WAY = 4
 
 
 class Looked(NamedTuple):

@@ -25,7 +25,7 @@ def _with_rare(usual: Files, *unusual: Files) -> Files:
 
 
 FORMATS: dict[str, Files] = {
-    "png": _with_rare(png.files, rare.png.stills),
+    "png": _with_rare(png.files, rare.png.stills, rare.tables.files),
     "apng": _with_rare(apng.files, rare.png.moving),
     "gif": _with_rare(gif.files, rare.gif.files),
     "jpeg": _with_rare(jpeg.files, rare.jpeg.files, rare.gain.jpegs, rare.profiles.files),

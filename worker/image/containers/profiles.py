@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ Point = tuple[float, float]
 Matrix = npt.NDArray[np.float64]
 
 #: White of the connection space. Source: ICC.1:2022, 7.2.16.
-_D50 = np.array([0.9642, 1.0, 0.8249])
+D50 = np.array([0.9642, 1.0, 0.8249])
 #: Source: ICC.1:2022, annex E (Bradford).
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -63,7 +64,7 @@ class Chromaticities:
         primaries = np.stack([_xyz(*point) for point in (self.red, self.green, self.blue)], axis=1)
         white = _xyz(*self.white)
         linear = primaries * np.linalg.solve(primaries, white)
-        cone = (_BRADFORD @ _D50) / (_BRADFORD @ white)
+        cone = (_BRADFORD @ D50) / (_BRADFORD @ white)
         adapted: Matrix = np.linalg.inv(_BRADFORD) @ np.diag(cone) @ _BRADFORD @ linear
         return adapted
 
@@ -121,36 +122,47 @@ def light_of(levels: Matrix) -> Matrix:
     return np.where(levels <= 0.04045, low, high)
 
 
+def levels_of(light: Matrix) -> Matrix:
+    """The reverse."""
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
 @functools.lru_cache(maxsize=32)
 def _matrix_profile(exponent: float | None, chromaticities: Chromaticities) -> bytes:
     levels = np.linspace(0, 1, _CURVE_ENTRIES)
     light = light_of(levels) if exponent is None else levels**exponent
-    entries = np.round(light * 65535).astype(">u2").tobytes()
-    curve = b"curv" + bytes(4) + struct.pack(">I", _CURVE_ENTRIES) + entries
-    columns = chromaticities.to_xyz().T.clip(-30_000, 30_000)
-    tags = [(b"wtpt", _xyz_tag(_D50))]
-    tags += [(name, _xyz_tag(column)) for name, column in zip(_COLUMNS, columns, strict=True)]
-    return _write(tags, curve)
+    return of_curves([light] * 3, chromaticities.to_xyz())
 
 
-_COLUMNS, _CURVES = (b"rXYZ", b"gXYZ", b"bXYZ"), (b"rTRC", b"gTRC", b"bTRC")
+def of_curves(curves: Sequence[npt.NDArray[np.floating]], to_xyz: Matrix) -> bytes:
+    """The profile of three curves, each any number of values, and a matrix."""
+    # Entries end at 1, a matrix does not.
+    most = [max(1.0, float(curve.max())) for curve in curves]
+    columns = (to_xyz * most).T.clip(-30_000, 30_000)
+    tags = [(b"wtpt", _xyz_tag(D50))]
+    tags += [(name, _xyz_tag(column)) for name, column in zip(COLUMNS, columns, strict=True)]
+    for name, curve, top in zip(CURVES, curves, most, strict=True):
+        entries = np.round((curve / top).clip(0, 1) * 65535).astype(">u2")
+        tags.append((name, b"curv" + struct.pack(">II", 0, len(entries)) + entries.tobytes()))
+    return _write(tags)
+
+
+COLUMNS, CURVES = (b"rXYZ", b"gXYZ", b"bXYZ"), (b"rTRC", b"gTRC", b"bTRC")
 
 
 def _xyz_tag(values: Matrix) -> bytes:
     return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(float(v) * 65536) for v in values))
 
 
-def _write(tags: list[tuple[bytes, bytes]], curve: bytes) -> bytes:
+def _write(tags: list[tuple[bytes, bytes]]) -> bytes:
     """Source: ICC.1:2001-04 (version 2.4), chapters 6.1 and 6.2."""
-    count = len(tags) + len(_CURVES)
-    body, table = b"", struct.pack(">I", count)
-    start = 128 + 4 + 12 * count
+    body, table, places = b"", struct.pack(">I", len(tags)), dict[bytes, int]()
+    start = 128 + 4 + 12 * len(tags)
     for name, content in tags:
-        table += struct.pack(">4sII", name, start + len(body), len(content))
-        body += content
-    for name in _CURVES:
-        table += struct.pack(">4sII", name, start + len(body), len(curve))
-    body += curve
+        if content not in places:
+            places[content] = start + len(body)
+            body += content + bytes(-len(content) % 4)
+        table += struct.pack(">4sII", name, places[content], len(content))
     header = struct.pack(
         ">I4sI4s4s4s12s4s28s12s48s",
         start + len(body), bytes(4), 0x02400000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp",
@@ -161,9 +173,9 @@ def _write(tags: list[tuple[bytes, bytes]], curve: bytes) -> bytes:
 
 # -- profiles that a file brings -----------------------------------------------------------------
 
-_TABLES = frozenset({b"A2B0", b"A2B1", b"A2B2"})
-#: Tables of floating point, which the colour library prefers and no browser reads.
-_UNREAD_TABLES = frozenset({b"D2B0", b"D2B1", b"D2B2", b"D2B3"})
+TABLES = frozenset({b"A2B0", b"A2B1", b"A2B2"})
+#: With those of floating point, which the colour library prefers and no browser reads.
+_ALL_TABLES = TABLES | {b"D2B0", b"D2B1", b"D2B2", b"D2B3"}
 #: Tags that are looked at; the colour library refuses profiles with half as many, browsers do not.
 _MOST_TAGS = 200
 
@@ -180,12 +192,17 @@ class Header:
     @property
     def has_tables(self) -> bool:
         """Whether colours go through tables, which programs choose among differently."""
-        return bool(self.tags & _TABLES)
+        return bool(self.tags & TABLES)
+
+    @property
+    def table_of_browsers(self) -> bytes:
+        """The one that browsers look into; empty where there is none."""
+        return next((name for name in (b"A2B0", b"A2B1") if name in self.tags), b"")
 
     @property
     def has_matrix(self) -> bool:
         """Whether it can be used without its tables."""
-        return {*_COLUMNS, *_CURVES} <= self.tags
+        return {*COLUMNS, *CURVES} <= self.tags
 
     @property
     def is_plain(self) -> bool:
@@ -208,22 +225,23 @@ def header(profile: bytes) -> Header | None:
     return Header(profile[8], profile[16:20], profile[20:24], frozenset(tags))
 
 
-def as_browsers_read(profile: bytes) -> bytes:
-    """The profile without what no browser reads."""
-    return _without(profile, _UNREAD_TABLES)
+def tags_of(profile: bytes) -> dict[bytes, bytes]:
+    """What its tags hold, the first of each name."""
+    (count,) = struct.unpack_from(">I", profile, 128)
+    found: dict[bytes, bytes] = {}
+    for number in range(min(count, _MOST_TAGS)):
+        name, start, length = struct.unpack_from(">4sII", profile, 132 + 12 * number)
+        found.setdefault(name, profile[start : start + length])
+    return found
 
 
-def without_tables(profile: bytes) -> bytes:
-    """The profile as programs see it that only know matrices and curves."""
-    return _without(profile, _TABLES)
-
-
-def _without(profile: bytes, tags: frozenset[bytes]) -> bytes:
+def with_tables(profile: bytes, names: Collection[bytes]) -> bytes:
+    """The profile without tables but these."""
     (count,) = struct.unpack_from(">I", profile, 128)
     changed = bytearray(profile)
     for number in range(min(count, _MOST_TAGS)):
         at = 132 + 12 * number
-        if bytes(changed[at : at + 4]) in tags:
+        if bytes(changed[at : at + 4]) in _ALL_TABLES - {*names}:
             # Two tags of one name would make the profile damaged.
             changed[at : at + 4] = b"n%03d" % number
     return bytes(changed)

@@ -4,6 +4,19 @@ Files of ordinary kinds in the wrong order stand one folder above; these use wha
 and readers forget.
 """
 
-from tests.witness.files.rare import avif, avif_at_odds, bmp, gain, gif, jpeg, png, profiles, webp
+from tests.witness.files.rare import (
+    avif,
+    avif_at_odds,
+    bmp,
+    gain,
+    gif,
+    jpeg,
+    png,
+    profiles,
+    tables,
+    webp,
+)
 
-__all__ = ["avif", "avif_at_odds", "bmp", "gain", "gif", "jpeg", "png", "profiles", "webp"]
+__all__ = [
+    "avif", "avif_at_odds", "bmp", "gain", "gif", "jpeg", "png", "profiles", "tables", "webp",
+]  # fmt: skip

@@ -44,12 +44,12 @@ def odd() -> dict[str, bytes]:
 
 def with_tags(profile: bytes, more: dict[bytes, bytes]) -> bytes:
     """The same with more tags in front."""
-    return _written(profile, [*more.items(), *_tags(profile)])
+    return written(profile, [*more.items(), *tags_of(profile)])
 
 
 def without_matrix(profile: bytes) -> bytes:
     """The same without what a picture could be shown by but for tables."""
-    return _written(profile, [each for each in _tags(profile) if each[0][1:] != b"XYZ"])
+    return written(profile, [each for each in tags_of(profile) if each[0][1:] != b"XYZ"])
 
 
 def crowded(count: int) -> bytes:
@@ -62,13 +62,15 @@ def in_lab(profile: bytes) -> bytes:
     return profile[:20] + b"Lab " + profile[24:]
 
 
-def _tags(profile: bytes) -> list[tuple[bytes, bytes]]:
+def tags_of(profile: bytes) -> list[tuple[bytes, bytes]]:
+    """Its tags in order."""
     (count,) = struct.unpack_from(">I", profile, 128)
     entries = [struct.unpack_from(">4sII", profile, 132 + 12 * n) for n in range(count)]
     return [(name, profile[start : start + length]) for name, start, length in entries]
 
 
-def _written(profile: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
+def written(profile: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
+    """The same with these tags."""
     table, body = struct.pack(">I", len(tags)), b""
     start = 132 + 12 * len(tags)
     for name, content in tags:
@@ -94,12 +96,18 @@ def to_lab(change: Callable[[float, float, float], Colour]) -> bytes:
     """A table of 16 bits. Source: ICC.1:2001-04, 6.5.7."""
 
     def node(*colour: float) -> bytes:
-        xyz = profiles.SRGB @ np.array(change(*colour)) / np.array([0.9642, 1.0, 0.8249])
-        x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-        lab = (116 * y - 16) / 100 * 65280, (500 * (x - y) + 128) * 256, (200 * (y - z) + 128) * 256
-        return struct.pack(">3H", *(int(max(0, min(65535, round(each)))) for each in lab))
+        lab = (65280 * value for value in lab_of(*change(*colour)))
+        return struct.pack(">3H", *map(round, lab))
 
     return _table(node)
+
+
+def lab_of(*light: float) -> tuple[float, ...]:
+    """Lab of sRGB's light, each from 0 to 1."""
+    xyz = profiles.SRGB @ np.array(light) / np.array([0.9642, 1.0, 0.8249])
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = (116 * y - 16) / 100, (500 * (x - y) + 128) / 255, (200 * (y - z) + 128) / 255
+    return tuple(float(np.clip(value, 0, 1)) for value in lab)
 
 
 def to_xyz(change: Callable[[float, float, float], Colour]) -> bytes:
