@@ -125,6 +125,26 @@ def test_png_srgb_late_and_alone_is_no_doubt() -> None:
     assert opened(png(pixels, colour_type=3, chunks=palette + late + GAMMA))[1]
 
 
+@pytest.mark.parametrize(
+    ("srgb", "gamma", "renditions", "is_doubted"),
+    [
+        (b"\0", 45_455, [""], False),
+        (b"\0", 10_000, ["", "gama"], False),
+        (b"\4", 10_000, ["", "stored"], True),
+        (b"", 10_000, ["", "stored"], True),
+    ],
+)
+def test_png_gamma_beside_srgb_is_seen_too(
+    srgb: bytes, gamma: int, renditions: list[str], is_doubted: bool
+) -> None:
+    """Firefox goes by it; all do where the other chunk says nothing that there is."""
+    gama = chunk(b"gAMA", gamma.to_bytes(4, "big"))
+    frame, doubts = opened(png(PATCHES, colour_type=2, chunks=chunk(b"sRGB", srgb) + gama))
+    assert list(frame.renditions) == renditions
+    assert frame.is_plain is (renditions == [""])
+    assert bool(doubts) is is_doubted
+
+
 def test_png_index_outside_of_the_palette_is_doubted() -> None:
     """Browsers do not agree on it."""
     palette = chunk(b"PLTE", bytes(6))

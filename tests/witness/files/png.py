@@ -180,6 +180,9 @@ def _colours() -> Iterator[tuple[str, bytes]]:
         yield f"chrm-{name}-srgb.png", _plain([chunk(b"sRGB", b"\0"), chrm(*values)])
     for intent in (0, 1, 3, 4, 255):
         yield f"srgb-{intent}-gamma.png", _plain([chunk(b"sRGB", bytes([intent])), gama(450)])
+        yield f"srgb-{intent}-light.png", _plain([chunk(b"sRGB", bytes([intent])), gama(10_000)])
+    for body in (b"", b"\0\0"):
+        yield f"srgb-of-{len(body)}-light.png", _plain([chunk(b"sRGB", body), gama(10_000)])
     large = np.asarray(np.kron(smiley(), np.ones((10, 10, 1))), dtype=np.uint8)
     stripes = large.copy()
     stripes[::2] //= 4

@@ -38,6 +38,8 @@ _BEFORE_PALETTE = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"}
 
 #: gAMA values (times 100,000) that libpng accepts. Source: libpng, png_set_gAMA_fixed.
 _GAMMAS = range(16, 625_000_001)
+#: Those that stand for sRGB, and its intents. Source: PNG 11.3.2.5.
+_SRGB_GAMMAS, _INTENTS = range(45_000, 46_000), range(4)
 #: The last chunk, of which browsers do not need a byte.
 _END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
@@ -279,10 +281,13 @@ def _profiles(file: _File) -> Iterator[tuple[str, bytes]]:
             file.doubts.append("a damaged colour profile")
         else:
             yield "icc", profile
-    if b"sRGB" in spoken:
+    srgb = spoken.get(b"sRGB")
+    if srgb is not None and len(srgb) == 1 and srgb[0] in _INTENTS:
         yield "srgb", b""
-    else:
-        yield from _gamma(file)
+    elif srgb is not None:
+        file.doubts.append("a damaged sRGB chunk")
+    # Firefox goes by these also where the file says sRGB.
+    yield from _gamma(file)
 
 
 def _inflate(body: bytes) -> bytes | None:
@@ -302,7 +307,10 @@ def _gamma(file: _File) -> Iterator[tuple[str, bytes]]:
     gamma = chromaticities = None
     if (body := file.spoken.get(b"gAMA")) is not None:
         value = int.from_bytes(body, "big")
-        if len(body) == 4 and value in _GAMMAS:
+        if value in _SRGB_GAMMAS and b"sRGB" in file.spoken:
+            # Beside sRGB it says the same for programs that do not know that.
+            pass
+        elif len(body) == 4 and value in _GAMMAS:
             # Also where it is nearly sRGB's: the darkest levels move by nine.
             gamma = value / 100_000
         else:
