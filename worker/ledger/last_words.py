@@ -12,7 +12,7 @@ from producer.contract import FINAL_STATES, AvatarState
 from producer.record.memory import FORGOTTEN, RETENTION
 from worker.ledger.lists import AFTER_IDS
 from worker.ledger.queries import LedgerReads, public_row
-from worker.ledger.schema import events
+from worker.ledger.schema import events, in_order
 
 #: Uploads looked at in one query.
 PAGE = 500
@@ -71,7 +71,7 @@ class LastWords:
             query = (
                 sa.select(c.id, c.upload_id)
                 .where(
-                    c.namespace == self._ledger.namespace,
+                    in_order(self._ledger.namespace),
                     c.kind == "transition",
                     c.upload_id < AFTER_IDS,
                     sa.or_(c.to_state.in_(_OPEN), c.at >= self._since),

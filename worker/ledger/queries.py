@@ -30,7 +30,7 @@ from worker.ledger.counts import (
 from worker.ledger.labels import Labels
 from worker.ledger.lists import last_uploads
 from worker.ledger.people import People
-from worker.ledger.schema import MARK, events
+from worker.ledger.schema import MARK, events, in_order
 from worker.ledger.sums import (
     HOUR_S,
     MOVES,
@@ -200,19 +200,26 @@ class LedgerReads(Labels, People):
             sha256: only those that tell of this content: of all its uploads, and of what looked
                 like it.
         """
-        query = self._select().order_by(events.c.id)
-        if upload_id:
-            query = query.where(events.c.upload_id == upload_id)
-        if sha256:
-            query = query.where(sa.or_(events.c.sha256 == sha256, events.c.detail.contains(sha256)))
+        c, asked, last = events.c, [], 0
         if since is not None:
-            query = query.where(events.c.at >= since)
+            asked.append(c.at >= since)
         if until is not None:
-            query = query.where(events.c.at < until)
+            asked.append(c.at < until)
+        if asked and not upload_id:
+            # Rows are written nearly in the order of time: only those between are read.
+            first, end = self._ends(*asked)
+            last = first - 1
+            asked += [c.id <= end] if until is not None else []
+        if upload_id:
+            asked += [self._mine(), c.upload_id == upload_id]
+        else:
+            asked.append(in_order(self.namespace))
+        if sha256:
+            asked.append(sa.or_(c.sha256 == sha256, c.detail.contains(sha256)))
         if kind:
-            query = query.where(events.c.kind == kind)
-        last = 0
-        while rows := self._rows(query.where(events.c.id > last).limit(PAGE)):
+            asked.append(c.kind == kind)
+        query = sa.select(events).where(*asked).order_by(c.id).limit(PAGE)
+        while rows := self._rows(query.where(c.id > last)):
             yield from rows
             last = rows[-1]["id"]
 
@@ -229,8 +236,11 @@ class LedgerReads(Labels, People):
 
     def judged_after(self, last_id: int, limit: int) -> list[dict[str, Any]]:
         """First looks by the model written after row `last_id`, in order."""
-        query = self._select().where(
-            events.c.id > last_id, _LOOKED, events.c.probability.is_not(None)
+        query = sa.select(events).where(
+            in_order(self.namespace),
+            events.c.id > last_id,
+            _LOOKED,
+            events.c.probability.is_not(None),
         )
         return self._rows(query.order_by(events.c.id).limit(limit))
 
@@ -298,7 +308,8 @@ class LedgerReads(Labels, People):
 
     def newest_mark(self) -> str:
         """The mark of the set of data that the newest event is of; empty where none is known."""
-        query = sa.select(events.c.stream_id).where(self._mine()).order_by(events.c.id.desc())
+        mine = in_order(self.namespace)
+        query = sa.select(events.c.stream_id).where(mine).order_by(events.c.id.desc())
         with self.engine.connect() as connection:
             return str(connection.scalar(query.limit(1)) or "").partition(MARK)[2]
 
@@ -307,6 +318,13 @@ class LedgerReads(Labels, People):
     def _sums(self, figure: str, *periods: tuple[float, float]) -> list[Found]:
         with snapshot(self.engine) as connection:
             return read(connection, self.namespace, figure, periods)
+
+    def _ends(self, *asked: sa.ColumnElement[bool]) -> tuple[int, int]:
+        """The first and the last row of some; (1, 0) where there is none."""
+        ids = sa.func.min(events.c.id), sa.func.max(events.c.id)
+        with self.engine.connect() as connection:
+            first, last = connection.execute(sa.select(*ids).where(self._mine(), *asked)).one()
+        return first or 1, last or 0
 
     def _select(self) -> sa.Select[Any]:
         return sa.select(events).where(self._mine())

@@ -74,6 +74,12 @@ events = sa.Table(
     mysql_engine="InnoDB",
 )
 
+
+def in_order(namespace: str) -> sa.ColumnElement[bool]:
+    """A namespace's events for pages by id: SQLite would take an index and sort all of them."""
+    return events.c.namespace.concat("") == namespace
+
+
 #: Each upload's last transition. The columns after `event_id` spare a list the table itself.
 uploads = sa.Table(
     "uploads",

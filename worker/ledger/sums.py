@@ -19,7 +19,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from producer.contract import FINAL_STATES
 from worker.ledger.counts import DECIDED, is_first_look
-from worker.ledger.schema import events, sum_marks, sums
+from worker.ledger.schema import events, in_order, sum_marks, sums
 
 HOUR_S = 3600
 
@@ -170,7 +170,7 @@ def _mark_of(namespace: str) -> sa.Select[Any]:
 def is_behind(connection: sa.Connection, namespace: str) -> bool:
     """Whether there are events that are not in the sums."""
     mark, c = connection.scalar(_mark_of(namespace)) or 0, events.c
-    later = sa.select(c.id).where(c.id > mark, c.namespace.concat("") == namespace).limit(1)
+    later = sa.select(c.id).where(c.id > mark, in_order(namespace)).limit(1)
     return connection.scalar(later) is not None
 
 
@@ -183,7 +183,7 @@ def fold(connection: sa.Connection, namespace: str, mark: int) -> int:
         mark: the last row that is in the sums.
     """
     c = events.c
-    query = sa.select(*_COLUMNS).where(c.namespace == namespace, c.id > mark).order_by(c.id)
+    query = sa.select(*_COLUMNS).where(in_order(namespace), c.id > mark).order_by(c.id)
     rows = connection.execute(query.limit(FOLD_ROWS)).all()
     _put(connection, namespace, _add_up(connection, namespace, rows))
     if len(rows) == FOLD_ROWS:
@@ -299,12 +299,14 @@ def _read(
         query = _BY_KEY.where(sums.c.namespace == namespace, sums.c.figure == figure, hours)
         for row in connection.execute(query):
             _add(found, Key(figure, 0, *row[: len(_KINDS)]), row[len(_KINDS) :])
-    chosen = [sa.and_(at >= low, at < high) for low, high in rest if low < high]
+    mine = c.namespace == namespace
+    chosen = [sa.and_(mine, at >= low, at < high) for low, high in rest if low < high]
     if is_late and first < last:
         later = c.id > sa.func.coalesce(_mark_of(namespace).scalar_subquery(), 0)
-        chosen.append(sa.and_(later, at >= first * HOUR_S, at < last * HOUR_S))
+        late = (in_order(namespace), later, at >= first * HOUR_S, at < last * HOUR_S)
+        chosen.append(sa.and_(*late))
     for part in chosen:
-        rows = connection.execute(sa.select(*_COLUMNS).where(c.namespace == namespace, part))
+        rows = connection.execute(sa.select(*_COLUMNS).where(part))
         for key, amounts in _add_up(connection, namespace, rows).items():
             if key.figure == figure:
                 _add(found, key._replace(hour=0), amounts)

@@ -27,7 +27,7 @@ from worker.ledger.database import (
 from worker.ledger.lists import drop_last, keep_last, misplaced
 from worker.ledger.queries import LedgerReads
 from worker.ledger.rows import event_key, is_known, to_row
-from worker.ledger.schema import MARK, events, uploads
+from worker.ledger.schema import MARK, events, in_order, uploads
 from worker.ledger.sums import (
     FOLD_ROWS,
     HOUR_S,
@@ -161,7 +161,8 @@ class Ledger(LedgerReads):
         with translated(self.engine.url), write_transaction(self.engine) as connection:
             lock_mark(connection, self.namespace)
             connection.execute(sa.delete(uploads).where(uploads.c.namespace == self.namespace))
-        last, page = 0, self._select().order_by(events.c.id).limit(FOLD_ROWS)
+        page = sa.select(events).where(in_order(self.namespace))
+        last, page = 0, page.order_by(events.c.id).limit(FOLD_ROWS)
         while True:
             with translated(self.engine.url), write_transaction(self.engine) as connection:
                 lock_mark(connection, self.namespace)

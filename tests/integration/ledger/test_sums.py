@@ -6,6 +6,7 @@ import math
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,10 +18,11 @@ from producer.record.decisions import Decisions
 from producer.record.store import Store
 from producer.settings import Settings
 from tests.integration.ledger.conftest import advance, upload
-from worker.ledger.database import MIGRATIONS, make_engine
+from worker.ledger.database import MIGRATIONS, make_engine, write_transaction
+from worker.ledger.last_words import LastWords
 from worker.ledger.queries import LedgerReads
 from worker.ledger.schema import events, sums
-from worker.ledger.sums import FOLD_ROWS
+from worker.ledger.sums import FOLD_ROWS, fold
 from worker.ledger.writer import Ledger
 
 START = 1_790_000_000.0
@@ -205,10 +207,27 @@ def test_decisions_taken_back_and_names_forgotten(ledger: Ledger, store: Store) 
 
 
 def test_no_index_makes_pages_by_id_a_sort(tmp_path: Path) -> None:
-    """Without statistics SQLite would take an index that begins with the kind for pages, too."""
+    """Without statistics SQLite would take one that begins with the kind or the namespace."""
     ledger = Ledger.open(Settings(data_folder=tmp_path))
-    asked = "SELECT * FROM events WHERE kind = 'transition' AND id > 5 ORDER BY id LIMIT 10"
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, text: str, values: Any, *_: object) -> None:
+        asked.append((text, values))
+
+    sa.event.listen(ledger.engine, "before_cursor_execute", note)
+    with write_transaction(ledger.engine) as connection:
+        fold(connection, ledger.namespace, 5)
+    ledger.place_again()
+    ledger.judged_after(5, 10)
+    ledger.newest_mark()
+    for limits in ({}, {"kind": "memory"}, {"since": 5.0}, {"since": 5.0, "until": 9.0}):
+        list(ledger.stream(**limits))  # type: ignore[arg-type]
+    list(LastWords(ledger, since=5.0).pages())
+    sa.event.remove(ledger.engine, "before_cursor_execute", note)
+    pages = [(text, values) for text, values in asked if "ORDER BY events.id" in text]
+    assert len(pages) == 9
     with ledger.engine.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all()
-    assert "TEMP B-TREE" not in str(plan)
+        for text, values in pages:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()
+            assert "TEMP B-TREE" not in str(plan), text
     ledger.close()
