@@ -143,3 +143,19 @@ def test_gain_maps_of_avif_are_doubted() -> None:
     """Chromium applies them; hardly any program writes them."""
     for _, data in gain.avifs():
         assert opened(data)[1] == ["a gain map"]
+
+
+HEICS = dict(gain.heics())
+
+
+@pytest.mark.parametrize("name", HEICS)
+def test_maps_of_heic_are_seen_or_doubted(name: str) -> None:
+    """No browser shows HEIC, but phones do, and light the picture up."""
+    frame, doubts = opened(HEICS[name])
+    if not name.startswith("usual"):
+        assert doubts == ["a gain map"]
+        return
+    assert not doubts
+    inside = np.asarray(Image.fromarray(letter()).resize((96, 96)))
+    assert mean(frame.renditions["lit"], inside) > mean(frame.image, inside) + 60
+    assert ("lit-2" in frame.renditions) is (name == "usual-both.heic")

@@ -77,7 +77,8 @@ class GainMap:
     decode: Callable[[], Image.Image]
 
 
-_OF_APPLE = Gain(
+#: What Apple's own maps mean.
+OF_APPLE = Gain(
     high=(_APPLE_STOPS,) * 3, before=(0.0,) * 3, after=(0.0,) * 3, reach=(0.0, _APPLE_STOPS)
 )  # fmt: skip
 
@@ -120,19 +121,19 @@ def _gains(data: bytes, at: int) -> Iterator[Gain | None]:
 
 def _of_segment(marker: int, body: bytes) -> Iterator[Gain | None]:
     if marker == _APP2 and body.startswith(_ISO_NAME):
-        yield _of_iso(body[len(_ISO_NAME) :])
+        yield of_iso(body[len(_ISO_NAME) :])
     elif marker == _APP1 and body.startswith(_XMP_NAME):
         text = body[len(_XMP_NAME) :]
         if _ADOBE in text:
             yield _of_adobe(text)
         elif _APPLE in text:
-            yield _OF_APPLE
+            yield OF_APPLE
         elif _HIDES.search(text):
             yield None
 
 
-def _of_iso(body: bytes) -> Gain | None:
-    """Fractions in binary; the same for all colours or for each."""
+def of_iso(body: bytes) -> Gain | None:
+    """What ISO's metadata says: fractions in binary, the same for all colours or for each."""
     if len(body) < 5 or body[:2] != b"\0\0" or body[4] & 0x3F:
         return None
     channels = 3 if body[4] & 0x80 else 1

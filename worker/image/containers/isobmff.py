@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -16,10 +18,11 @@ from pi_heif.as_plugin import HeifImageFile
 from PIL import AvifImagePlugin, Image
 
 from producer.errors import CorruptImage, UnsupportedImage
-from worker.image.containers import avif_sequence
+from worker.image.containers import avif_sequence, gain
 from worker.image.containers.boxes import Box, Item, Meta, box, full_box, walk
 from worker.image.containers.contents import Cel, Contents, Parts, exif_orientation, require
 from worker.image.containers.formats import DecodeLimits
+from worker.image.containers.gain import Gain, GainMap
 from worker.image.containers.profiles import named_profile
 
 #: Properties that decoding needs; they are copied as they are.
@@ -34,6 +37,8 @@ _ALPHA_NAMES = (
     b"urn:mpeg:hevc:2015:auxid:1\0",
     b"urn:mpeg:avc:2015:auxid:1\0",
 )
+#: Source: Apple, "Applying Apple HDR effect to your photos".
+_APPLE_MAP = b"hdrgainmap"
 #: Quarter turns against the clock -> EXIF orientation.
 _ROTATIONS = {1: 8, 2: 3, 3: 6}
 #: Mirror axis -> EXIF orientation. Source: ISO/IEC 23008-12:2022, 6.5.12.
@@ -109,6 +114,7 @@ class _Still:
             turns=turns,
             other_turns=self._other_turns(turns),
             other_alphas=tuple(dict.fromkeys(self._other_alphas)),
+            gain_map=self._gain_map(item),
             doubts=self._doubts,
         )
 
@@ -126,11 +132,45 @@ class _Still:
             self._doubts.append("turns in an unusual order")
         if b"thmb" in item.references:
             self._doubts.append("a thumbnail of another picture in its place")
-        if self._name == "AVIF" and any(each.kind == b"tmap" for each in self._meta.items.values()):
-            # Chromium lights up or dims the picture by it; few programs write one.
-            self._doubts.append("a gain map")
         if b"prem" in item.references:
             self._doubts.append("colours that are multiplied already")
+
+    def _gain_map(self, item: Item) -> GainMap | None:
+        """By ISO's derived picture or in Apple's way; doubted where it is unlike phones'."""
+        found = list(self._gains())
+        if not found:
+            return None
+        plain = [(levels, each) for levels, each in found if levels and each and each.is_usual]
+        levels = plain[0][0] if plain else item
+        is_usual = (
+            # Chromium lights up or dims AVIF by it; few programs write one.
+            self._name == "HEIC"
+            and len(plain) == len(found)
+            and all(each is levels for each, _ in plain)
+            and levels.kind in (self._codec, b"grid")
+            and not item.all(b"clap")
+            and all(levels.all(kind) in ([], item.all(kind)) for kind in _GEOMETRY)
+        )
+        if not is_usual or math.prod(self._size(levels)) > math.prod(self._size(item)):
+            self._doubts.append("a gain map")
+            return None
+        writer = _Writer(self._meta, self._name)
+        minimal = writer.file(self._add(writer, levels))
+        gains = dict.fromkeys(each for _, each in plain)
+        return GainMap(tuple(gains), functools.partial(_decode, self._name, minimal))
+
+    def _gains(self) -> Iterator[tuple[Item | None, Gain | None]]:
+        """The levels of each gain map and what they mean, as far as that is plain."""
+        items = self._meta.items
+        for each in items.values():
+            if each.kind == b"tmap":
+                of, *more = each.references.get(b"dimg", [-1])
+                body = self._meta.bytes_of(each)
+                levels = items.get(more[0]) if of == self._meta.primary and len(more) == 1 else None
+                yield levels, gain.of_iso(body[1:]) if body[:1] == b"\0" else None
+            if any(_APPLE_MAP in body for body in each.all(b"auxC")):
+                is_mine = each.references.get(b"auxl") == [self._meta.primary]
+                yield each if is_mine else None, gain.OF_APPLE
 
     def _size(self, item: Item) -> tuple[int, int]:
         sizes = item.all(b"ispe")

@@ -76,9 +76,9 @@ def _derived() -> Iterator[tuple[str, bytes]]:
     )
 
 
-def one_link(items: list[Item]) -> bytes:
+def one_link(items: list[Item], **options: Any) -> bytes:
     """As `still`, with one reference box an item and kind."""
-    data = still([Item(**{**vars(item), "references": ()}) for item in items])
+    data = still([Item(**{**vars(item), "references": ()}) for item in items], **options)
     links = []
     for item in items:
         for kind in dict.fromkeys(kind for kind, _ in item.references):

@@ -1,13 +1,17 @@
-"""Gain maps, in JPEG by XMP and by ISO 21496-1, in AVIF: usual ones, and ones that show at once."""
+"""Gain maps, in JPEG (XMP, ISO 21496-1), AVIF and HEIC: usual ones, and ones that show at once."""
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import pillow_heif
+from PIL import Image
 
-from tests.witness.files.avif import SRGB, Item, box, coded, full, ispe, pixi
+from tests.witness.files.avif import SRGB, Item, box, boxes, coded, full, irot, ispe, pixi
 from tests.witness.files.drawn import Pixels, letter, sand
 from tests.witness.files.jpeg import encode, segment, with_segments
 from tests.witness.files.rare.avif import one_link
@@ -137,14 +141,53 @@ def _table(first_bytes: int, second_bytes: int, offset: int) -> bytes:
     return b"MM\0*" + struct.pack(">IH", 8, 3) + tags + bytes(4) + entries
 
 
+# -- HEIC ----------------------------------------------------------------------------------------
+
+
+def heics() -> Iterator[tuple[str, bytes]]:
+    """Those in HEIC, by ISO's derived picture, in Apple's way, and both."""
+    picture, levels = _hevc(sand()), _hevc(mask(), number=2)
+    apple = _hevc(mask(), full(b"auxC", b"urn:com:apple:photo:2020:aux:hdrgainmap\0"), number=2)
+    linked = replace(apple, references=((b"auxl", 1),))
+    yield "usual.heic", _heic(picture, levels, derived(USUAL))
+    yield "usual-apple.heic", _heic(picture, linked)
+    yield "usual-both.heic", _heic(picture, linked, derived(USUAL))
+    yield "reversed.heic", _heic(picture, levels, derived(REVERSED))
+    yield "two.heic", _heic(picture, linked, _hevc(mask(), number=4), derived(USUAL, 4))
+    yield "of-another.heic", _heic(picture, replace(apple, references=((b"auxl", 3),)))
+    yield "missing.heic", _heic(picture, derived(USUAL))
+    yield "version-1.heic", _heic(picture, levels, derived(USUAL, version=1))
+    turned = replace(linked, properties=(*linked.properties, irot(1)))
+    yield "turned.heic", _heic(picture, turned)
+
+
+def derived(values: dict[str, str], levels: int = 2, version: int = 0) -> Item:
+    """The better alternative of item 1, by the map in another one."""
+    body = bytes([version]) + _metadata(values)
+    links = ((b"dimg", 1), (b"dimg", levels))
+    return Item(3, body, (ispe(), pixi(), SRGB), b"tmap", links)
+
+
+def _heic(*items: Item) -> bytes:
+    return one_link([*items], brand=b"heic", brands=(b"heic", b"mif1"))
+
+
+def _hevc(picture: Pixels, *more: bytes, number: int = 1) -> Item:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(picture)).save(buffer, quality=90)
+    top = dict(boxes(buffer.getvalue()))
+    parts = dict(boxes(dict(boxes(dict(boxes(top[b"meta"][4:]))[b"iprp"]))[b"ipco"]))
+    height_px, width_px = picture.shape[:2]
+    properties = (ispe(width_px, height_px), pixi(), box(b"hvcC", parts[b"hvcC"]), *more)
+    return Item(number, top[b"mdat"], properties, b"hvc1", hidden=number > 1)
+
+
 # -- AVIF ----------------------------------------------------------------------------------------
 
 
 def avif(values: dict[str, str]) -> bytes:
     """Sand with the letter as its map, by a derived picture that is the better alternative."""
-    links = ((b"dimg", 1), (b"dimg", 2))
-    derived = Item(3, b"\0" + _metadata(values), (ispe(), pixi(), SRGB), b"tmap", links)
-    data = one_link([coded("sand", SRGB), coded("letter", number=2, hidden=True), derived])
+    data = one_link([coded("sand", SRGB), coded("letter", number=2, hidden=True), derived(values)])
     group = full(b"altr", struct.pack(">IIII", 100, 2, 3, 1))
     meta = data.index(b"meta") - 4
     (length,) = struct.unpack_from(">I", data, meta)
