@@ -115,8 +115,10 @@ def measure(options: argparse.Namespace, nasty: int) -> dict[str, Any]:
 def _decide(store: Store, upload_id: str, url: str) -> None:
     """An upload that is approved the moment it comes, and its callback."""
     avatar = Avatar(upload_id=upload_id, state=AvatarState.QUEUED, seq=1, callback_url=url)
-    store.submit(avatar, max_backlog=10**6)
-    store.advance([Transition(avatar=avatar, to=AvatarState.APPROVED, leaves=Stage.MODERATE)])
+    _, avatar = store.submit(avatar, max_backlog=10**6)
+    done = Transition(avatar=avatar, to=AvatarState.APPROVED, leaves=Stage.MODERATE)
+    [moved] = store.advance([done])
+    assert moved.applied, moved
 
 
 def _start_io(folder: str, redis_url: str, secret: SecretStr) -> subprocess.Popen[bytes]:

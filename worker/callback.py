@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import redis
@@ -37,7 +37,7 @@ from producer.record.store import Lease, Store, write_patiently
 from producer.texts import of_error, say
 from producer.tracing import span
 from worker import retry
-from worker.consumer import SLOW_S, Room
+from worker.consumer import SLOW_S, Follow, Room
 from worker.outcomes import Outcomes
 
 log = structlog.get_logger()
@@ -251,14 +251,19 @@ class CallbackStep:
         self._schedule_s = schedule_s
         self._stop = stop
 
-    def handle(self, line: str, lease: Lease, token: str) -> None:
-        """One lease: delivered, due again later, or a dead letter."""
+    def handle(
+        self, line: str, lease: Lease, token: str, follow: Follow | None = None
+    ) -> Lease | None:
+        """One lease: delivered, due again later, or a dead letter.
+
+        Returns:
+            The next of its line, where `follow` says how to take it and all went well.
+        """
         try:
-            entry = self._store.outbox.get(lease.item)
+            entry, clock = self._store.outbox.get_and_clock(lease.item)
             if entry is None:
                 self._store.drop(line, lease.item, token=token)
-                return
-            if lease.crashes >= retry.MAX_CRASHES:
+            elif lease.crashes >= retry.MAX_CRASHES:
                 error = WorkerKilled(
                     say(
                         "the worker process died {crashes} times with this callback in its hands",
@@ -266,39 +271,57 @@ class CallbackStep:
                     )
                 )
                 self._after_error(entry, token, error, entry.attempts)
-                return
-            self._deliver(entry, token)
+            else:
+                return self._deliver(entry, token, clock, follow)
         except redis.RedisError as error:
             log.warning("callback_interrupted", item=lease.item, error=type(error).__name__)
         except Exception:
             log.exception("callback_crashed", item=lease.item)
+        return None
 
-    def _deliver(self, entry: CallbackEntry, token: str) -> None:
+    def _deliver(
+        self, entry: CallbackEntry, token: str, clock: tuple[float, float], follow: Follow | None
+    ) -> Lease | None:
         attempt = entry.attempts + 1
         # Receivers refuse a signature that is minutes off, and one of these clocks may be.
-        now_s = statistics.median((time.time(), *self._store.clock()))
+        now_s = statistics.median((time.time(), *clock))
         started_s = time.monotonic()
         try:
             delivery = self._send(entry, now_s, attempt)
         except Exception as error:  # noqa: BLE001 - the edge of one callback; retry.decide sorts it
             self._recorder.observe(CALLBACK, time.monotonic() - started_s, "failed")
             self._after_error(entry, token, error, attempt)
-            return
+            return None
         took_s = time.monotonic() - started_s
         self._recorder.observe(CALLBACK, took_s, "delivered")
-        detail = {"status": delivery.status, "attempts": attempt}
         if delivery.is_page:
             log.warning("callback_answered_by_page", url=public_url(entry.url))
-        ended = write_patiently(
-            lambda: self._store.outbox.end(
-                entry, token=token, detail=detail, took_s=took_s, is_page=delivery.is_page
-            ),
-            self._stop,
+        ended, following = self._end(
+            entry,
+            token,
+            follow if took_s <= SLOW_S else None,
+            detail={"status": delivery.status, "attempts": attempt},
+            took_s=took_s,
+            is_page=delivery.is_page,
         )
         if ended == Ended.RECOVERED:
             hastened = self._endpoints.hasten(entry.endpoint)
             log.info("endpoint_recovered", url=public_url(entry.url), due=hastened)
         log.info("callback_delivered", upload_id=entry.upload_id, seq=entry.seq, attempts=attempt)
+        return following
+
+    def _end(
+        self, entry: CallbackEntry, token: str, follow: Follow | None, **ending: Any
+    ) -> tuple[Ended, Lease | None]:
+        """End one that was delivered; with the next of its line, where one may follow."""
+        outbox = self._store.outbox
+
+        def write() -> tuple[Ended, Lease | None]:
+            if follow is None or self._stop.is_set():
+                return outbox.end(entry, token=token, **ending), None
+            return outbox.end_and_claim(entry, token=token, **follow._asdict(), **ending)
+
+        return write_patiently(write, self._stop)
 
     def _send(self, entry: CallbackEntry, now_s: float, attempt: int) -> Delivery:
         with span("callback", upload_id=entry.upload_id, seq=entry.seq, attempt=attempt) as trace:

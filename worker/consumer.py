@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import redis
 
@@ -45,14 +46,22 @@ class Room:
     aside: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+class Follow(NamedTuple):
+    """How the next item of a line is taken by the step that ends one; see `Leases.claim`."""
+
+    lease_s: float
+    most_leased: int
+
+
+@dataclasses.dataclass
 class _Hand:
-    """One item that a thread works on."""
+    """One item that a thread works on; where items follow each other, one after the other."""
 
     line: str
     item: str
     aside: bool
     since_s: float
+    handled: int = 0
 
     def is_slow(self, now_s: float) -> bool:
         return self.aside or now_s - self.since_s > SLOW_S
@@ -65,6 +74,9 @@ class LineDrain:
         store: where items are claimed.
         lines: the lines to take from, with their room; asked before every round.
         handle: does one item under a token; must end its lease in every case, and not raise.
+        follows: `handle` takes a fourth argument, how to take the next item of the line with the
+            end of this one (None: not at all), and returns its lease. So a place goes on without
+            waiting for the loop, as long as no line is without one for want of places.
         threads: items in hand at once in this process.
         lease_s: how long an item may be held without a sign of life.
         aside: places beside these for what is slow, so that it takes none of the threads; 0 where
@@ -78,16 +90,20 @@ class LineDrain:
         *,
         store: Store,
         lines: Callable[[], dict[str, Room]],
-        handle: Callable[[str, Lease, str], None],
+        handle: Callable[..., Lease | None] | Callable[..., None],
         threads: int,
         lease_s: float,
         aside: int = 0,
+        follows: bool = False,
         next_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._store = store
         self._next_s = next_s
         self._lines = lines
         self._handle = handle
+        self._follows = follows
+        #: Lines with something due and nothing in hand, for which there was no place.
+        self._waiting: set[str] = set()
         self._threads = threads
         self._aside = aside
         self._lease_s = lease_s
@@ -130,8 +146,7 @@ class LineDrain:
             if not in_hand and (next_s is None or next_s > SOON_S):
                 return handled
             for future in self._done(POLL_S if next_s is None else _within(next_s)):
-                del in_hand[future]
-                handled += 1
+                handled += in_hand.pop(future).handled
                 future.result()
 
     def _done(self, timeout_s: float) -> list[concurrent.futures.Future[None]]:
@@ -164,11 +179,24 @@ class LineDrain:
             hungry = []
             for (line, limit, _), leases in zip(claims, found, strict=True):
                 for lease in leases:
-                    future = self._pool.submit(self._handle, line, lease, self._token)
-                    in_hand[future] = _Hand(line, lease.item, line in aside, time.monotonic())
+                    hand = _Hand(line, lease.item, line in aside, time.monotonic())
+                    follow = Follow(self._lease_s, rooms[line].most) if self._follows else None
+                    future = self._pool.submit(self._work, hand, lease, follow)
+                    in_hand[future] = hand
                     future.add_done_callback(self._news.put)
                 if len(leases) == limit:
                     hungry.append(line)
+        ordinary = {line for line, room in rooms.items() if not room.aside}
+        is_full = self._free(in_hand, aside=False) <= 0
+        self._waiting = ordinary.difference(h.line for h in in_hand.values()) if is_full else set()
+
+    def _work(self, hand: _Hand, lease: Lease | None, follow: Follow | None) -> None:
+        """One item, and those of its line that follow it."""
+        while lease is not None:
+            hand.item, hand.since_s = lease.item, time.monotonic()
+            how = (None if self._waiting else follow,) if self._follows else ()
+            lease = self._handle(hand.line, lease, self._token, *how)
+            hand.handled += 1
 
     def _free(self, in_hand: dict[concurrent.futures.Future[None], _Hand], *, aside: bool) -> int:
         """Places for what is slow, or for the rest, which leaves its place when it proves slow."""

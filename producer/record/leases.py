@@ -65,8 +65,8 @@ class Leases:
             busy: the holder has items in hand that one whose holder died must not endanger; while
                 such an item waits, nothing is given, so that the hands become empty.
         """
-        step = self._claim(line, limit, lease_s, token, most_leased, lanes, busy)
-        return _leases(self.base.run_all([step])[0])
+        step = claiming(self.base, line, limit, lease_s, token, most_leased, lanes, busy)
+        return claimed(self.base.run_all([step])[0])
 
     def claim_each(
         self, claims: Sequence[tuple[str, int, int]], *, lease_s: float, token: str
@@ -78,8 +78,8 @@ class Leases:
             lease_s: see `claim`.
             token: see `claim`.
         """
-        steps = [self._claim(*claim[:2], lease_s, token, claim[2]) for claim in claims]
-        return [_leases(found) for found in self.base.run_all(steps)] if steps else []
+        steps = [claiming(self.base, *claim[:2], lease_s, token, claim[2]) for claim in claims]
+        return [claimed(found) for found in self.base.run_all(steps)] if steps else []
 
     def claim_beside(
         self,
@@ -91,37 +91,10 @@ class Leases:
     ) -> list[list[Lease]]:
         """`claim` by a holder that is busy, for several (limit, lanes), in one round trip."""
         steps = [
-            self._claim(line, limit, lease_s, token, 0, lanes, busy=True) for limit, lanes in wishes
+            claiming(self.base, line, limit, lease_s, token, 0, lanes, busy=True)
+            for limit, lanes in wishes
         ]
-        return [_leases(found) for found in self.base.run_all(steps)] if steps else []
-
-    def _claim(
-        self,
-        line: str,
-        limit: int,
-        lease_s: float,
-        token: str,
-        most_leased: int,
-        lanes: Iterable[str] = LANES,
-        busy: bool = False,
-    ) -> Step:
-        keys = self.base.keys
-        return Step(
-            "claim",
-            [
-                keys.lease(line),
-                keys.holder(line),
-                keys.crashes(line),
-                *(keys.due(line, lane) for lane in lanes),
-            ],
-            {
-                "limit": limit,
-                "lease_s": lease_s,
-                "token": token,
-                "most_leased": most_leased,
-                "busy": busy,
-            },
-        )
+        return [claimed(found) for found in self.base.run_all(steps)] if steps else []
 
     def renew(self, line: str, items: Sequence[str], *, lease_s: float, token: str) -> int:
         """Lengthen our leases; returns how many were still ours."""
@@ -248,8 +221,38 @@ class Leases:
         return Depth(leased, sum(found[0::3]), sum(found[1::3]), next_s)
 
 
-def _leases(found: list[Any]) -> list[Lease]:
-    """What the script claimed: item, crashes, item, ..."""
+def claiming(
+    base: Base,
+    line: str,
+    limit: int,
+    lease_s: float,
+    token: str,
+    most_leased: int,
+    lanes: Iterable[str] = LANES,
+    busy: bool = False,
+) -> Step:
+    """The step of `Leases.claim`; `claimed` reads its answer."""
+    keys = base.keys
+    return Step(
+        "claim",
+        [
+            keys.lease(line),
+            keys.holder(line),
+            keys.crashes(line),
+            *(keys.due(line, lane) for lane in lanes),
+        ],
+        {
+            "limit": limit,
+            "lease_s": lease_s,
+            "token": token,
+            "most_leased": most_leased,
+            "busy": busy,
+        },
+    )
+
+
+def claimed(found: list[Any]) -> list[Lease]:
+    """What the step claimed: item, crashes, item, ..."""
     return [
         Lease(str(item), int(crashes))
         for item, crashes in zip(found[::2], found[1::2], strict=True)

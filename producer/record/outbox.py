@@ -15,8 +15,9 @@ from typing import Any, cast
 
 from producer.contract import EVENT_TYPE, FINAL_STATES, Avatar, Priority
 from producer.reasons import public_text
-from producer.record.base import Base
+from producer.record.base import Base, Step
 from producer.record.keyspace import LANES, callback_line, endpoint_name, server_of
+from producer.record.leases import Lease, claimed, claiming
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,13 @@ class Outbox:
         """The outbox entry `<upload id>#<seq>`, or None when it is done."""
         return self.get_many([item])[0]
 
+    def get_and_clock(self, item: str) -> tuple[CallbackEntry | None, tuple[float, float]]:
+        """`get` and the store's `clock`, in one round trip."""
+        (time, told), fields = self._base.run_all(
+            [Step("now", [], {})], lambda pipe: pipe.hgetall(self._keys.callback(item))
+        )
+        return _entry(item, fields) if fields else None, (float(told), float(time))
+
     def get_many(self, items: Sequence[str]) -> list[CallbackEntry | None]:
         """Outbox entries in the order asked for, one round trip."""
         pipe = self._redis.pipeline(transaction=False)
@@ -70,17 +78,48 @@ class Outbox:
             for item, fields in zip(items, pipe.execute(), strict=True)
         ]
 
-    def end(
+    def end(self, entry: CallbackEntry, *, token: str, **ending: Any) -> Ended:
+        """End one callback: delivered, or buried in the dead letters.
+
+        Args:
+            entry: which.
+            token: of its holder.
+            ending: see `_end`.
+        """
+        return Ended(self._base.run_all([self._end(entry, token, **ending)])[0])
+
+    def end_and_claim(
+        self, entry: CallbackEntry, *, token: str, lease_s: float, most_leased: int, **ending: Any
+    ) -> tuple[Ended, Lease | None]:
+        """`end` one and take the next of its endpoint under the same token, in one round trip.
+
+        Args:
+            entry: see `end`.
+            token: see `end`.
+            lease_s: see `Leases.claim`.
+            most_leased: see `Leases.claim`.
+            ending: see `_end`.
+        """
+        line = callback_line(entry.endpoint)
+        ended, found = self._base.run_all(
+            [
+                self._end(entry, token, **ending),
+                claiming(self._base, line, 1, lease_s, token, most_leased),
+            ]
+        )
+        return Ended(ended), next(iter(claimed(found)), None)
+
+    def _end(
         self,
         entry: CallbackEntry,
-        *,
         token: str,
+        *,
         detail: dict[str, Any],
         bury: dict[str, Any] | None = None,
         took_s: float = 0.0,
         is_page: bool = False,
-    ) -> Ended:
-        """End one callback: delivered, or buried in the dead letters.
+    ) -> Step:
+        """The step that ends one.
 
         Args:
             entry: which.
@@ -91,29 +130,29 @@ class Outbox:
             is_page: a web page answered, which may not have read it.
         """
         line, keys = callback_line(entry.endpoint), self._keys
-        return Ended(
-            self._base.run(
-                "end_callback",
-                [
-                    keys.lease(line),
-                    keys.holder(line),
-                    keys.crashes(line),
-                    keys.callback(entry.item),
-                    keys.events,
-                    keys.dead,
-                    keys.letter(entry.item),
-                    keys.endpoint(entry.endpoint),
-                ],
-                item=entry.item,
-                token=token,
-                id=entry.upload_id,
-                seq=entry.seq,
-                detail=json.dumps(detail),
-                letter=json.dumps(bury) if bury is not None else None,
-                server=server_of(entry.url),
-                took_s=took_s,
-                is_page=is_page,
-            )
+        return Step(
+            "end_callback",
+            [
+                keys.lease(line),
+                keys.holder(line),
+                keys.crashes(line),
+                keys.callback(entry.item),
+                keys.events,
+                keys.dead,
+                keys.letter(entry.item),
+                keys.endpoint(entry.endpoint),
+            ],
+            {
+                "item": entry.item,
+                "token": token,
+                "id": entry.upload_id,
+                "seq": entry.seq,
+                "detail": json.dumps(detail),
+                "letter": json.dumps(bury) if bury is not None else None,
+                "server": server_of(entry.url),
+                "took_s": took_s,
+                "is_page": is_page,
+            },
         )
 
     def resend(self, avatar: Avatar, url: str, *, by: str = "") -> str:

@@ -111,6 +111,7 @@ class Io(Role):
             handle=step.handle,
             threads=settings.callback_threads,
             aside=ASIDE * settings.callback_threads,
+            follows=True,
             lease_s=min(settings.lease_s, CALLBACK_LEASE_S),
         )
         parts.closers.append(sender.close)
