@@ -143,11 +143,17 @@ class _Teller:
             return
         yield from map(self._opinion, self._detail.get("opinions") or ())
         if (like := self._like()) is not None:
-            yield self.gettext(
-                "It looks like %(id)s, which was %(state)s by %(who)s.",
-                id=like.upload_id or like.sha256,
-                state=self._context.language.word(like.state),
-                who=self._context.language.decided_by(like.decided_by),
+            said = {
+                "state": self._context.language.word(like.state),
+                "who": self._context.language.decided_by(like.decided_by),
+            }
+            it = like.upload_id
+            yield (
+                self.gettext("It looks like %(id)s, which was %(state)s by %(who)s.", id=it, **said)
+                if it
+                else self.gettext(
+                    "It looks like an earlier picture that was %(state)s by %(who)s.", **said
+                )
             )
         if self._person:
             yield from self._persons_word()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 
@@ -136,3 +137,10 @@ def test_the_page_says_what_was_seen(alike: TestClient) -> None:
     alike.post("/console/decide", data={**data, "verdict": "blocked"})
     decided = avatar_of(store_of(alike), "like")
     assert (decided.state, decided.decided_on) == ("blocked", Seen(2, OTHER))
+
+
+def test_the_story_names_no_hash(alike: TestClient) -> None:
+    """The ledger does not keep which upload it looked like; 64 letters tell a person nothing."""
+    hold_like(alike, "listed", dataclasses.replace(like_of("earlier"), upload_id=""))
+    said = text_of(alike, "uploads/listed")
+    assert "It looks like an earlier picture that was blocked by moderator: ann." in said
