@@ -3,7 +3,8 @@
 `avatarmod up` from its start until it is ready, and until the first upload, which was sent as soon
 as anybody could, has its verdict; then the commands that people type, against that instance. By the
 clock, and the processor time of all processes, which also holds on a machine that does other
-things. Caches are warm after the first round, which is not counted.
+things. Caches are warm after the first round, which is not counted. A second model that is
+installed in the models folder judges along.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from producer.images import Images
 from producer.logs import quiet_logging
 from producer.settings import Settings, load_settings
 from worker.demo.pictures import encode, landscape
+from worker.settings import WorkerSettings
 
 AVATARMOD = (sys.executable, "-m", "producer.cli")
 COMMANDS = {
@@ -50,12 +52,16 @@ def main() -> None:
     """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="open-nsfw")
+    parser.add_argument(
+        "--models-folder", type=Path, default=load_settings(WorkerSettings).models_folder
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     quiet_logging()
-    rounds = [one_round(options.bundle) for _ in range(2 if options.quick else options.rounds + 1)]
+    count = 2 if options.quick else options.rounds + 1
+    rounds = [one_round(options.bundle, options.models_folder) for _ in range(count)]
     found = {
         name: [round(statistics.median(each[name][n] for each in rounds[1:]), 2) for n in (0, 1)]
         for name in rounds[0]
@@ -67,12 +73,13 @@ def main() -> None:
         print(f"{name:<28} {seconds:6.2f} s   processor {cpu_s:6.2f} s")
 
 
-def one_round(bundle: str) -> Times:
+def one_round(bundle: str, models_folder: Path) -> Times:
     """Start everything, ask everything, stop everything."""
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         env = {name: value for name, value in os.environ.items() if "AVATARMOD_" not in name}
         env |= {"AVATARMOD_DATA_FOLDER": folder, "AVATARMOD_BUNDLE": bundle}
         env |= {"AVATARMOD_ALLOW_RANDOM_WEIGHTS": "true"}
+        env |= {"AVATARMOD_MODELS_FOLDER": str(models_folder)}
         log = Path(folder) / "up.log"
         started_s = time.monotonic()
         with log.open("wb") as file:
