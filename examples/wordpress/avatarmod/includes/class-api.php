@@ -79,7 +79,8 @@ final class Api {
 			)
 		);
 		if ( is_wp_error( $answer ) ) {
-			return new Answer( 0, array(), $answer->get_error_message() );
+			// Without php-curl it names no server.
+			return new Answer( 0, array(), "$this->url: " . $answer->get_error_message() );
 		}
 		$status = (int) wp_remote_retrieve_response_code( $answer );
 		$data   = json_decode( wp_remote_retrieve_body( $answer ), true );
