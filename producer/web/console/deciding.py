@@ -13,6 +13,7 @@ from producer.errors import InvalidUpload, UnknownUpload
 from producer.findings import Seen
 from producer.record.decisions import Decided, Decisions, NotScored, Outdated, Why
 from producer.web.console.context import Context, Refused, text_field
+from producer.web.console.lanes import is_own_appeal
 
 #: What a person says of an approval that is audited.
 LABELS = ("harmless", "explicit")
@@ -83,6 +84,12 @@ def _done(context: Context, word: Word) -> Decided:
     if word.verdict == "undo":
         return decisions.undo(word.upload_id, by=by, seen=word.seen)
     if word.verdict in ("approved", "blocked"):
+        avatar = context.store.get(word.upload_id)
+        if avatar is not None and is_own_appeal(context, avatar):
+            raise Refused(
+                409,
+                context.gettext("Its owner objects to your own block; somebody else decides."),
+            )
         return decisions.decide(
             word.upload_id,
             cast("Any", word.verdict),

@@ -131,12 +131,17 @@ def waiting(
 
 def _allowed(context: Context, avatars: list[Avatar], lane: str) -> list[Avatar]:
     """Without the appeals against this person's own blocks, where somebody else could decide."""
-    mine = f"operator:{context.name}"
-    own = [a.upload_id for a in avatars if a.appealed_from == mine] if lane == APPEALS else []
-    if not own or not _has_others(context):
+    own = [a.upload_id for a in avatars if is_own_appeal(context, a)] if lane == APPEALS else []
+    if not own:
         return avatars
     Claims(context.store).release(context.name, own)
-    return [avatar for avatar in avatars if avatar.appealed_from != mine]
+    return [avatar for avatar in avatars if avatar.upload_id not in own]
+
+
+def is_own_appeal(context: Context, avatar: Avatar) -> bool:
+    """Whether its owner objects to this person's block, and somebody else could decide."""
+    waits = avatar.state == AvatarState.HELD and avatar.reason == APPEALED
+    return waits and avatar.appealed_from == f"operator:{context.name}" and _has_others(context)
 
 
 def _once(avatars: Sequence[Avatar], known: Sequence[Avatar] = ()) -> list[Avatar]:

@@ -17,6 +17,7 @@ from producer.record.relatives import relatives_of
 from producer.record.settling import Settling
 from producer.web.console import figures
 from producer.web.console.context import Context, Refused, page
+from producer.web.console.lanes import is_own_appeal
 from producer.web.console.look_alikes import earlier_of
 from producer.web.console.rendering import show
 from producer.web.console.story import tell
@@ -55,6 +56,9 @@ def upload(context: Context, upload_id: str) -> Response:
         earlier=earlier_of(store, [avatar]).get(upload_id),
         kin=relatives_of(store, avatar, PAGE_ROWS) if avatar else None,
         person=store.subjects.counts(avatar.subject) if avatar and avatar.subject else None,
+        own_appeal=avatar is not None
+        and context.may(Role.MODERATOR)
+        and is_own_appeal(context, avatar),
         approvable=avatar is not None and is_scored(avatar),
     )
 

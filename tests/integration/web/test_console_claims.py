@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from producer.record import claims as rules
 from producer.record.claims import Claims
+from producer.record.decisions import Decisions
 from producer.web.users import Role, Users
 from tests.integration.web.conftest import Serve, avatar_of, store_of
 from tests.integration.web.test_console import PASSWORD, field, hold, sign_in
@@ -83,6 +84,30 @@ def test_an_approval_that_waits_for_its_safe_copy_is_decided(console: TestClient
     words["approved_by"] = field(page, "approved_by")
     done = console.post("/console/decide", data=words)
     assert done.status_code == 303
+    assert avatar_of(store, "p00").state == "blocked"
+
+
+def test_somebody_else_decides_about_an_appeal(console: TestClient) -> None:
+    """Than whoever blocked it, wherever they look; where nobody else may, they do."""
+    store = store_of(console)
+    Decisions(store).decide("p00", "blocked", by="ann")
+    Decisions(store).appeal("p00", "It is a statue.")
+    words = {"upload_id": "p00", "verdict": "blocked", "csrf": sign_in(console, "ann")}
+    words["seq"] = str(avatar_of(store, "p00").seq)
+    assert 'data-id="p00"' not in console.get("/console/grid?state=appeals").text
+    page = console.get("/console/uploads/p00").text
+    assert "somebody else decides" in page
+    assert 'name="verdict"' not in page
+    refused = console.post("/console/decide", data=words)
+    assert refused.status_code == 409
+    assert "somebody else decides" in refused.text
+    words["csrf"] = sign_in(console, "bob")
+    page = console.get("/console/grid?state=appeals").text
+    assert 'data-id="p00"' in page
+    assert "It is a statue." in page
+    Users(store).remove("bob")
+    words["csrf"] = sign_in(console, "ann")
+    assert console.post("/console/decide", data=words).status_code == 303
     assert avatar_of(store, "p00").state == "blocked"
 
 
