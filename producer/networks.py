@@ -91,9 +91,11 @@ def is_allowed(address: IPAddress, allowed: Sequence[IPNetwork]) -> bool:
 def literal_address(host: str) -> IPAddress | None:
     """The address that a host is without asking anybody; None for a name.
 
-    Also `127.1`, `0x7f000001` and `2130706433`, which the system's resolver reads as addresses.
+    Also `127.1`, `0x7f000001` and `2130706433`, which the system's resolver reads as addresses, and
+    each with the dot at its end that a whole name may have.
     Source: inet_aton(3); RFC 6761, section 6.3 (names under localhost).
     """
+    host = host.removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return ipaddress.IPv4Address("127.0.0.1")
     try:
