@@ -10,7 +10,9 @@ from producer.errors import UnsupportedImage
 from tests.unit.pictures import blotches, encode
 from tests.witness.files.avif import SRGB, coded, still
 from tests.witness.files.rare import avif_at_odds
+from tests.witness.files.rare.jpeg import directories
 from worker.image import containers
+from worker.image.containers.contents import exif_orientation
 from worker.image.containers.formats import DecodeLimits
 from worker.image.frames import Frames
 
@@ -95,3 +97,15 @@ def test_an_animation_of_pillows_is_not_doubted() -> None:
             [],
             ["a film so small that the size of its colour samples is seen"],
         )
+
+
+BLOCKS = dict(directories())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_an_orientation_in_a_directory_within_is_doubted(name: str) -> None:
+    """Firefox reads it, Chromium does not."""
+    orientation, is_plain = exif_orientation(BLOCKS[name])
+    assert is_plain is name.startswith(("private-same", "directory-"))
+    if is_plain:
+        assert orientation == (6 if name == "private-same" else 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,9 @@ MAX_PARTS = 20_000
 #: Delays (seconds) up to which browsers show a frame for a tenth of a second instead.
 _FAST_S = 0.010
 
-_ORIENTATION, _RESOLUTIONS = 0x0112, (0x011A, 0x011B)
+_ORIENTATION, _RESOLUTIONS, _PRIVATE = 0x0112, (0x011A, 0x011B), 0x8769
+#: Type and count of an entry that says where another directory is; entries that are followed.
+_ONE_LONG, _MOST_ENTRIES = (4, 1), 1_000
 
 Disposal = Literal["keep", "background", "previous"]
 
@@ -117,31 +119,56 @@ def exif_orientation(exif: bytes) -> tuple[int, bool]:
 
     Chromium also stretches a picture whose resolutions across and down differ.
 
-    Source: EXIF 2.32, tag 0x0112 in the first directory: one SHORT. Browsers read nothing else.
+    Source: EXIF 2.32, tag 0x0112 in the first directory: one SHORT. Chromium reads nothing else.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1, True
-    found, resolutions = [], []
-    try:
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, at)
-        for start in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
-            tag, kind, values, value = struct.unpack_from(order + "HHIH", exif, start)
-            if tag == _ORIENTATION:
-                found.append((kind, values, value))
-            elif tag in _RESOLUTIONS:
-                (place,) = struct.unpack_from(order + "I", exif, start + 8)
-                resolutions.append(struct.unpack_from(order + "II", exif, place))
-    except struct.error:
-        return 1, not found
-    is_plain = len(set(resolutions)) < 2
+    first = _entries(exif, order, int.from_bytes(exif[4:8], "little" if order == "<" else "big"))
+    entries, deeper, is_plain = list(first), first, True
+    while pointers := [each for each in deeper if each.tag == _PRIVATE]:
+        # Firefox looks there too, whatever type they are of, and into those within.
+        is_plain = is_plain and len(entries) < _MOST_ENTRIES and len(pointers) == 1
+        is_plain = is_plain and pointers[0][1:3] == _ONE_LONG
+        if not is_plain:
+            break
+        deeper = _entries(exif, order, pointers[0].long)
+        entries += deeper
+    places = [each.long for each in entries if each.tag in _RESOLUTIONS]
+    is_plain = is_plain and len({exif[place : place + 8] for place in places}) < 2
+    found = [each[1:4] for each in entries if each.tag == _ORIENTATION]
     if not found:
         return 1, is_plain
     is_short = found[0][:2] == (3, 1)
-    is_plain = is_plain and len(found) == 1 and is_short
+    is_plain = is_plain and is_short and len(set(found)) == 1
+    is_plain = is_plain and sum(each.tag == _ORIENTATION for each in first) == 1
+    is_plain = is_plain and all(place + 8 <= len(exif) for place in places)
     value = found[0][2]
     return (value if is_short and 1 <= value <= 8 else 1), is_plain
+
+
+class _Entry(NamedTuple):
+    """One of a directory; its value as one short number and as a long one."""
+
+    tag: int
+    kind: int
+    values: int
+    short: int
+    long: int
+
+
+def _entries(exif: bytes, order: str, at: int) -> list[_Entry]:
+    if at + 2 > len(exif):
+        return []
+    (count,) = struct.unpack_from(order + "H", exif, at)
+    starts = range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12)
+    return [
+        _Entry(
+            *struct.unpack_from(order + "HHIH", exif, start),
+            *struct.unpack_from(order + "I", exif, start + 8),
+        )
+        for start in starts
+    ]
 
 
 def require(condition: object, message: str) -> None:

@@ -46,6 +46,8 @@ def files() -> Iterator[tuple[str, bytes]]:
         ("version-marker", segment(0xF0, b"version")),
     ):
         yield f"{name}.jpg", with_segments(base, extra)
+    for name, block in directories():
+        yield f"exif-{name}.jpg", with_segments(encode(smiley()), exif(block))
     yield "behind-film.jpg", base + struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(200)
     yield "behind-other.jpg", base + other
     yield "end-cut-half.jpg", base[:-1]
@@ -89,6 +91,39 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "inks-turned.jpg", with_segments(encode_inks(inks), exif(turn(3)))
     five = struct.pack(">HBHHB", 11 + 6, 8, 96, 96, 2) + bytes([1, 0x11, 0, 2, 0x11, 0])
     yield "components-2.jpg", front + b"\xff\xc0" + five + scan
+
+
+def directories() -> Iterator[tuple[str, bytes]]:
+    """TIFF blocks with orientations in directories within directories."""
+    one, six, within, deeper = _turned(1), _turned(6), (0x8769, 4, 1), (0x8769, 4, 2)
+    yield "private", _tree([within], [six])
+    yield "private-other", _tree([one, within], [six])
+    yield "private-upright", _tree([six, within], [one])
+    yield "private-same", _tree([six, within], [six])
+    yield "private-private", _tree([within], [deeper], [six])
+    yield "private-twice", _tree([within, deeper], [one], [six])
+    yield "private-itself", _tree([(0x8769, 4, 0), six])
+    for kind in (3, 13):
+        yield f"private-of-type-{kind}", _tree([(0x8769, kind, 1)], [six])
+    for tag in (0x8825, 0xA005, 0x014A):
+        yield f"directory-{tag:04x}", _tree([(tag, 4, 1)], [six])
+
+
+def _turned(orientation: int) -> tuple[int, int, bytes]:
+    return 0x0112, 3, struct.pack(">HH", orientation, 0)
+
+
+def _tree(*directories: list[tuple[int, int, bytes | int]]) -> bytes:
+    """Each of tags, types and values, or which of the directories is meant."""
+    places = [8 + sum(12 * len(each) + 6 for each in directories[:n]) for n in range(9)]
+    body = b"MM\0*" + struct.pack(">I", 8)
+    for directory in directories:
+        body += struct.pack(">H", len(directory))
+        for tag, kind, value in directory:
+            value = struct.pack(">I", places[value]) if isinstance(value, int) else value
+            body += struct.pack(">HHI", tag, kind, 1) + value
+        body += bytes(4)
+    return body
 
 
 def _second_directory(orientation: int) -> bytes:

@@ -14,6 +14,7 @@ from tests.witness.files.apng import Frame, actl, animation, fctl
 from tests.witness.files.drawn import Pixels, hills, letter, quantised, sand, smiley
 from tests.witness.files.jpeg import turn
 from tests.witness.files.png import IEND, gama, header, iccp, idat, scanlines, text_less
+from tests.witness.files.rare.jpeg import directories
 
 _PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
@@ -44,6 +45,9 @@ def stills() -> Iterator[tuple[str, bytes]]:
         ("cicp-and-gamma", chunk(b"cICP", bytes([1, 13, 0, 1])) + gama(100_000)),
     ):
         yield f"{name}.png", text_less([head, extra, pixels, IEND])
+    for name, block in directories():
+        parts = [head, chunk(b"eXIf", block), idat(smiley()), IEND]
+        yield f"exif-{name}.png", text_less(parts)
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:65536:683, 0:65536:683], 30_000), axis=-1)
     for value in (43_300, 45_455, 47_700, 50_000, 100_000):
         yield (
