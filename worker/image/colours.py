@@ -57,11 +57,19 @@ STORED = Conversion("stored", "RGB", None)
 
 @dataclass(frozen=True)
 class Readings:
-    """All ways to read a file's colours, the browsers' first, and why they may not be all."""
+    """All ways to read a file's colours, the browsers' first, and why they may not be all.
+
+    Attributes:
+        conversions: at least one.
+        tables: those that browsers look into.
+        doubts: in words.
+        is_uneven: what is finer than 256 levels may look otherwise than those.
+    """
 
     conversions: tuple[Conversion, ...]
     tables: tuple[Table, ...]
     doubts: tuple[str, ...]
+    is_uneven: bool = False
 
     def leave_out(self, image: Image.Image) -> bool:
         """Whether browsers show a picture as no conversion does.
@@ -131,7 +139,8 @@ def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
     ordered: dict[tuple[Transform | None, str], Conversion] = {}
     for each in [*found, STORED]:
         ordered.setdefault((each.transform, each.mode), each)
-    return Readings(tuple(ordered.values()), tuple(tables), tuple(doubts))
+    is_uneven = any(icc.is_uneven(profile) for _, profile in sources if profiles.header(profile))
+    return Readings(tuple(ordered.values()), tuple(tables), tuple(doubts), is_uneven)
 
 
 @functools.lru_cache(maxsize=8)

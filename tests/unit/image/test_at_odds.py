@@ -109,3 +109,15 @@ def test_an_orientation_in_a_directory_within_is_doubted(name: str) -> None:
     assert is_plain is name.startswith(("private-same", "directory-"))
     if is_plain:
         assert orientation == (6 if name == "private-same" else 1)
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12])
+def test_pictures_of_more_than_256_levels_are_known(depth: int) -> None:
+    """By what the list of properties says of them, or the codec's own box."""
+    data = still([coded("sand", SRGB)])
+    at = data.index(b"pixi") + 9
+    told = data[:at] + bytes([depth] * 3) + data[at + 3 :]
+    assert containers.read(told, DecodeLimits()).is_deep is (depth > 8)
+    at = data.index(b"av1C") + 6
+    flagged = data[:at] + bytes([data[at] | (0x40 if depth > 8 else 0)]) + data[at + 1 :]
+    assert containers.read(flagged, DecodeLimits()).is_deep is (depth > 8)

@@ -82,6 +82,26 @@ def test_tables_are_looked_up_in_all_nodes_around_a_colour() -> None:
         assert np.abs(shown.astype(int) - expected).max() <= 3
 
 
+@pytest.mark.parametrize(
+    ("name", "is_doubted"),
+    [
+        ("deep-steep", True),
+        ("deep-hole", True),
+        ("deep-gamma", True),
+        ("deep-plain", False),
+        ("bright-2", False),
+        ("bright-20", True),
+    ],
+)
+def test_levels_that_are_too_fine_or_too_bright_for_the_library_are_doubted(
+    name: str, is_doubted: bool
+) -> None:
+    """It has 256 levels and numbers up to eight; browsers show what lies between and beyond."""
+    frames = Frames(TABLES[f"{name}.png"], DecodeLimits(), 10**6)
+    frames.read(0)
+    assert bool(frames.doubts) is is_doubted
+
+
 def test_a_profile_without_black_is_shown_without_black() -> None:
     """The library would stretch it to black; 0.2 of the light is a level of 124."""
     frame = Frames(TABLES["curve-2.png"], DecodeLimits(), 10**6).read(0)

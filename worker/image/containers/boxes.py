@@ -84,6 +84,20 @@ class Meta:
                 _READ[kind](self, found[kind])
         require(self.primary in self.items, "the file does not say which picture it shows")
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether a picture has more than 256 levels.
+
+        Source: AV1-ISOBMFF, 2.3.3; ISO/IEC 14496-15, 8.3.2.1; ISO/IEC 23008-12, 6.5.6.
+        """
+        properties = [each for item in self.items.values() for each in item.properties]
+        return any(
+            (kind == b"pixi" and body[5:6] > b"\x08")
+            or (kind == b"av1C" and int.from_bytes(body[2:3], "big") & 0x40)
+            or (kind == b"hvcC" and int.from_bytes(body[17:18], "big") & 7)
+            for kind, body in properties
+        )
+
     def bytes_of(self, item: Item) -> bytes:
         """The content of an item."""
         pieces = []

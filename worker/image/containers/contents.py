@@ -66,6 +66,7 @@ class Contents:
         other_turns: the same as another source in the file has it; each is what some viewer shows.
         ignores_alpha: some viewers show the picture without its alpha channel.
         plays: how often an animation is shown; 0 is without end.
+        is_deep: it has more than 256 levels, of which that many are looked at.
         is_film: coded as moving pictures, whose levels some viewers scale in another way.
         other_alphas: how else viewers scale the levels of transparency, "wider" or "narrower".
         gain_map: by what screens that can do more than white light it up.
@@ -82,6 +83,7 @@ class Contents:
     other_turns: tuple[tuple[int, ...], ...] = ()
     ignores_alpha: bool = False
     plays: int = 0
+    is_deep: bool = False
     is_film: bool = False
     other_alphas: tuple[str, ...] = ()
     gain_map: GainMap | None = None

@@ -34,6 +34,10 @@ _BAKED_NODES = {1: 256, 3: 33, 4: 17}
 #: Pixels that are looked up at once.
 _STEP_PX = 1 << 15
 _MOST_ENTRIES = 1 << 20
+#: Times white that all colours together may give.
+_MOST_LIGHT = 7.0
+#: Steps of a level that are looked at, and how far apart, from 0 to 1, they may be shown.
+_FINE, _FAR = 32, 0.045
 
 
 def rebuilt(profile: bytes, *, is_grey: bool) -> bytes | None:
@@ -50,9 +54,26 @@ def rebuilt(profile: bytes, *, is_grey: bool) -> bytes | None:
         columns = [struct.unpack_from(">3i", tags[name], 8) for name in COLUMNS if not is_grey]
     except (KeyError, ValueError, struct.error):
         return None
-    if not all(np.isfinite(curve).all() for curve in curves):
-        return None
-    return of_curves(curves, SRGB.to_xyz() if is_grey else np.array(columns).T / 65536)
+    to_xyz = SRGB.to_xyz() if is_grey else np.array(columns).T / 65536
+    most = [float(np.abs(curve).max()) for curve in curves]
+    light = np.abs(np.linalg.inv(SRGB.to_xyz()) @ (to_xyz * most)).sum(axis=1)
+    # Not of numbers either; the library's own overflow from eight on.
+    return of_curves(curves, to_xyz) if light.max() < _MOST_LIGHT else None
+
+
+def is_uneven(profile: bytes) -> bool:
+    """Whether its curves show what differs by less than one of 256 levels far apart."""
+    tags = tags_of(profile)
+    levels = np.linspace(0, 1, 256 * _FINE + 1).astype(np.float32)
+    for name in (b"kTRC", *CURVES):
+        try:
+            light = _curve(tags[name])[0](levels).clip(0, 1)
+        except (KeyError, ValueError, struct.error):
+            continue
+        steps = levels_of(light)[:-1].reshape(256, _FINE)
+        if np.ptp(steps, axis=1).max() > _FAR:
+            return True
+    return False
 
 
 def _curve(body: bytes) -> tuple[Curve, int]:

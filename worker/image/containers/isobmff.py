@@ -115,6 +115,7 @@ class _Still:
             other_turns=self._other_turns(turns),
             other_alphas=tuple(dict.fromkeys(self._other_alphas)),
             gain_map=self._gain_map(item),
+            is_deep=self._meta.is_deep,
             doubts=self._doubts,
         )
 

@@ -249,6 +249,7 @@ def _contents(file: _File) -> Contents:
         turns=() if orientation == 1 else (orientation,),
         other_turns=() if orientation == 1 else ((),),
         plays=file.plays,
+        is_deep=file.header[8] == 16,
         doubts=file.doubts,
     )
 

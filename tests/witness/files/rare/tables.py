@@ -10,7 +10,7 @@ import numpy as np
 from tests.witness.files import profiles
 from tests.witness.files.drawn import Pixels, grey, hills, smiley
 from tests.witness.files.jpeg import icc
-from tests.witness.files.png import IEND, header, iccp, idat, text_less
+from tests.witness.files.png import IEND, gama, header, iccp, idat, text_less
 from tests.witness.files.rare.jpeg import encode_inks
 from tests.witness.files.rare.profiles import (
     in_lab,
@@ -47,16 +47,44 @@ def files() -> Iterator[tuple[str, bytes]]:
     tags = [(b"A2B0", lut(9, plain, 1, hiding_curve())), *tags_of(profiles.GREY_FLAT)[:1]]
     yield "grey-in-curve.png", painted(one_level, in_lab(written(profiles.GREY_FLAT, tags)))
     for name, content in CURVES.items():
-        tags = [
-            (tag, content if tag[1:] == b"TRC" else body) for tag, body in tags_of(profiles.PLAIN)
-        ]
-        yield f"curve-{name}.png", painted(hills(), written(profiles.PLAIN, tags))
+        yield f"curve-{name}.png", painted(hills(), _with_curve(content))
+    yield from _deep()
+    for times in (2, 4, 20):
+        yield (
+            f"bright-{times}.png",
+            painted(hills(), profiles.icc_profile(profiles.SRGB * times, 2.2)),
+        )
     inks = np.dstack([255 - greys, 255 - levels])
     for count in (2, 7):
         for name, node in INKS.items():
             profile = of_inks(lut(count, node, 4))
             data = encode_inks(inks)
             yield f"inks-{name}-{count}.jpg", data[:2] + icc(profile) + data[2:]
+
+
+def _deep() -> Iterator[tuple[str, bytes]]:
+    """Of 16 bits, of which the last eight show what the first do not."""
+    faint = hills().astype(np.uint16)
+    steep = _with_curve(_para(0, 0.12))
+    entries = [40_000] * 4096
+    entries[2000:2005] = [0] * 5
+    hole = _with_curve(_curv(*entries))
+    levels = np.where(smiley() < 150, 2002 * 16, 2012 * 16).astype(np.uint16)
+    for name, extra, picture in (
+        ("steep", iccp(steep), faint),
+        ("hole", iccp(hole), levels),
+        ("gamma", gama(200_000), faint),
+        ("plain", iccp(profiles.PERMUTED), faint * 257),
+    ):
+        head = header(96, 96, 16, 2)
+        yield f"deep-{name}.png", text_less([head, extra, idat(picture, 16), IEND])
+
+
+def _with_curve(content: bytes) -> bytes:
+    tags = tags_of(profiles.PLAIN)
+    return written(
+        profiles.PLAIN, [(tag, content if tag[1:] == b"TRC" else body) for tag, body in tags]
+    )
 
 
 def painted(picture: Pixels, profile: bytes) -> bytes:
