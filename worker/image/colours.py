@@ -63,13 +63,11 @@ class Readings:
         conversions: at least one.
         tables: those that browsers look into.
         doubts: in words.
-        is_uneven: what is finer than 256 levels may look otherwise than those.
     """
 
     conversions: tuple[Conversion, ...]
     tables: tuple[Table, ...]
     doubts: tuple[str, ...]
-    is_uneven: bool = False
 
     def leave_out(self, image: Image.Image) -> bool:
         """Whether browsers show a picture as no conversion does.
@@ -111,12 +109,15 @@ def _most_apart(one: np.ndarray, other: np.ndarray) -> int:
     return int(boxes.getextrema()[1])  # type: ignore[arg-type]
 
 
-def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
+def readings(
+    sources: tuple[tuple[str, bytes], ...], mode: str, *, is_deep: bool = False
+) -> Readings:
     """Turn the profiles of a file into conversions of its pixels.
 
     Args:
         sources: profiles by where they come from, the browsers' choice first.
         mode: of the picture, as Pillow names it.
+        is_deep: the file has more than the picture's 256 levels.
     """
     found: list[Conversion] = []
     tables: list[Table] = []
@@ -139,8 +140,9 @@ def readings(sources: tuple[tuple[str, bytes], ...], mode: str) -> Readings:
     ordered: dict[tuple[Transform | None, str], Conversion] = {}
     for each in [*found, STORED]:
         ordered.setdefault((each.transform, each.mode), each)
-    is_uneven = any(icc.is_uneven(profile) for _, profile in sources if profiles.header(profile))
-    return Readings(tuple(ordered.values()), tuple(tables), tuple(doubts), is_uneven)
+    if is_deep and (tables or any(icc.is_uneven(each) for _, each in sources if each)):
+        doubts.append("colours that are finer than what is looked at")
+    return Readings(tuple(ordered.values()), tuple(tables), tuple(doubts))
 
 
 @functools.lru_cache(maxsize=8)

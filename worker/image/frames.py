@@ -125,9 +125,7 @@ class Frames:
         with self._translated():
             image = self._canvas.show(index)
             if self._readings is None:
-                self._readings = readings(contents.profiles, image.mode)
-            if contents.is_deep and (self._readings.is_uneven or self._readings.tables):
-                contents.doubts.append("colours that are finer than what is looked at")
+                self._readings = readings(contents.profiles, image.mode, is_deep=contents.is_deep)
             if self._readings.leave_out(image):
                 contents.doubts.append("colours that browsers read from tables in another way")
             renditions = self._renditions(image)

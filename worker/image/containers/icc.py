@@ -20,6 +20,7 @@ from worker.image.containers.profiles import (
     CURVES,
     D50,
     SRGB,
+    header,
     levels_of,
     of_curves,
     tags_of,
@@ -63,7 +64,7 @@ def rebuilt(profile: bytes, *, is_grey: bool) -> bytes | None:
 
 def is_uneven(profile: bytes) -> bool:
     """Whether its curves show what differs by less than one of 256 levels far apart."""
-    tags = tags_of(profile)
+    tags = tags_of(profile) if header(profile) else {}
     levels = np.linspace(0, 1, 256 * _FINE + 1).astype(np.float32)
     for name in (b"kTRC", *CURVES):
         try:
