@@ -15,6 +15,7 @@ from producer.connect import redis_client
 from producer.record.store import Store
 from tests.browser.conftest import ROOT, SHOTS, Open, shoot
 from tests.integration.web.conftest import Stack
+from tests.support import wait_until
 from worker.demo.pictures import (
     cartoon_face,
     demo_files,
@@ -190,6 +191,9 @@ def test_thresholds_answer_what_if(open_page: Open, stack: Stack, life: None) ->
     """Other cut-offs change the proposed shares; nonsense is refused in words."""
     page = open_page()
     page.goto("/console/thresholds")
+    # What was counted before there was anything is kept for a while.
+    is_counted = lambda: page.reload() and page.locator("table.compare").count()  # noqa: E731
+    wait_until(is_counted, 60, "pictures in the ledger")
     expect(page.get_by_role("button", name="Put in force")).to_have_count(0)
     for name, value in (("approve_below", "0"), ("block_from", "1")):
         page.fill(f"input[name={name}]", value)
@@ -218,6 +222,7 @@ def test_language_and_colours_are_chosen_and_kept(
     shoot(page, "review-zh")
     page.goto("/console")
     page.get_by_role("link", name=re.compile("深色")).click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert _brightness(page) < 60
     shoot(page, "overview-zh-dark")
     page.goto("/console/review")
