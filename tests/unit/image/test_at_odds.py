@@ -54,6 +54,27 @@ def test_transparency_of_single_tiles_is_doubted() -> None:
         assert opened(avif_at_odds.clear_tiles(*clear))[1] == ["a transparency of single tiles"]
 
 
+def test_transparency_with_a_property_that_is_not_known_is_doubted() -> None:
+    """Chromium leaves it out, Firefox does not."""
+    data = dict(avif_at_odds.files())["alpha-not-known.avif"]
+    assert opened(data)[1] == ["a transparency with properties that are not known"]
+
+
+def test_a_picture_that_is_preferred_to_the_primary_one_is_doubted() -> None:
+    """Chromium shows the first of alternatives."""
+    assert opened(avif_at_odds.alternatives(1, 2)) == ([""], [])
+    assert opened(avif_at_odds.alternatives(3, 1)) == ([""], [])
+    (doubt,) = opened(avif_at_odds.alternatives(2, 1))[1]
+    assert "preferred" in doubt
+
+
+def test_colours_that_tiles_tell_are_scored_where_the_grid_tells_none() -> None:
+    """Chromium follows the first tile, Firefox does not."""
+    renditions, doubts = opened(avif_at_odds.told_by_tiles())
+    assert len(renditions) > 1
+    assert not doubts
+
+
 def test_two_transparencies_of_one_picture_are_doubted() -> None:
     """Which of them hides what is for each reader to choose."""
     data = dict(avif_at_odds.files())["alpha-twice-listed-otherwise.avif"]

@@ -140,6 +140,7 @@ def still(
     brand: bytes = b"avif",
     brands: tuple[bytes, ...] = (b"avif", b"mif1", b"miaf"),
     more: bytes = b"",
+    groups: bytes = b"",
 ) -> bytes:
     """A whole file; the property table holds each distinct property once."""
     items = list(items)
@@ -180,9 +181,8 @@ def still(
         iloc = full(b"iloc", b"\x44\0", struct.pack(">H", len(items)), *places)
         handler = full(b"hdlr", bytes(4), b"pict", bytes(13))
         iprp = box(b"iprp", box(b"ipco", *table), ipma)
-        return full(
-            b"meta", handler, full(b"pitm", struct.pack(">H", primary)), iloc, iinf, iref, iprp
-        )
+        pitm = full(b"pitm", struct.pack(">H", primary))
+        return full(b"meta", handler, pitm, iloc, iinf, iref, iprp, groups)
 
     start = len(ftyp) + len(meta(0)) + len(more) + 8
     return ftyp + meta(start) + more + box(b"mdat", *(item.data for item in items))

@@ -206,6 +206,18 @@ class Meta:
                 if is_essential and properties[index - 1][0] not in self._known:
                     item.unknown_essential = True
 
+    def _grpl(self, box: Box) -> None:
+        """Of alternatives, Chromium shows the first; maps of light are looked at elsewhere."""
+        for part in walk(self.data, box.start, box.end, self._parts):
+            if part.kind != b"altr":
+                continue
+            _, _, at = self._full(part)
+            reader = _Reader(self.data, at + 4, part.end)
+            numbers = [reader.take(4) for _ in range(reader.take(4))]
+            before = numbers[: numbers.index(self.primary)] if self.primary in numbers else []
+            if any(self.items[number].kind != b"tmap" for number in before if number in self.items):
+                self.doubts.append("another picture that is preferred to the primary one")
+
 
 _READ = {
     b"pitm": Meta._pitm,
@@ -213,6 +225,7 @@ _READ = {
     b"iloc": Meta._iloc,
     b"iref": Meta._iref,
     b"iprp": Meta._iprp,
+    b"grpl": Meta._grpl,
 }
 
 

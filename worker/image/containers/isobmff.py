@@ -233,13 +233,15 @@ class _Still:
     def _profiles(self, item: Item) -> tuple[tuple[str, bytes], ...]:
         found: list[tuple[str, bytes]] = []
         named = None
-        for body in item.all(b"colr"):
+        # Chromium asks the first tile where the grid does not tell.
+        bodies = item.all(b"colr") or self._first_coded(item).all(b"colr")
+        for body in bodies:
             kind = body[:4]
             if kind in (b"prof", b"rICC"):
                 found.insert(0, ("icc", body[4:]))
             elif kind == b"nclx":
                 named = struct.unpack_from(">HH", body, 4)
-        if len(item.all(b"colr")) - len(found) > 1 or len(found) > 1:
+        if len(bodies) - len(found) > 1 or len(found) > 1:
             self._doubts.append("two colour spaces of one kind")
         if named is None and self._name == "AVIF" and not found:
             named = self._colours_of_stream(item)
@@ -260,12 +262,11 @@ class _Still:
         return signalled.primaries, signalled.transfer
 
     def _signalled(self, item: Item) -> avif_sequence.Signalled | None:
-        first = item
-        if item.kind == b"grid":
-            tiles = self._tiles(item)
-            first = self._meta.items[tiles[0]]
         # Not what its configuration box repeats: browsers decode without that.
-        return avif_sequence.signalled(self._meta.bytes_of(first))
+        return avif_sequence.signalled(self._meta.bytes_of(self._first_coded(item)))
+
+    def _first_coded(self, item: Item) -> Item:
+        return self._meta.items[self._tiles(item)[0]] if item.kind == b"grid" else item
 
     # -- the file for the decoder ----------------------------------------------------------------
 
@@ -294,6 +295,9 @@ class _Still:
         """Chromium scales levels of the full range, Firefox does not scale narrow ones."""
         if any(kind in _GEOMETRY for kind, _ in item.properties):
             self._doubts.append("a transparency that is turned or cropped by itself")
+        if item.unknown_essential:
+            # Chromium leaves it out, Firefox does not.
+            self._doubts.append("a transparency with properties that are not known")
         if self._name != "AVIF":
             return
         if not any(body[4:].startswith(_ALPHA_NAMES[:1]) for body in item.all(b"auxC")):

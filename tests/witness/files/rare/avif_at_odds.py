@@ -9,7 +9,19 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tests.witness.files.avif import SRGB, Item, box, boxes, coded, full, ispe, moving, pixi, still
+from tests.witness.files.avif import (
+    SRGB,
+    Item,
+    box,
+    boxes,
+    coded,
+    full,
+    ispe,
+    moving,
+    nclx,
+    pixi,
+    still,
+)
 from tests.witness.files.drawn import hills, letter, sand, smiley
 from tests.witness.files.rare.avif import one_link
 
@@ -31,6 +43,10 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "alpha-twice-listed-otherwise.avif", _swap_entries(other)
     yield "tiles-clear.avif", clear_tiles(10, 11)
     yield "tile-clear.avif", clear_tiles(11)
+    yield "tiles-tell-colours.avif", told_by_tiles()
+    yield "alpha-not-known.avif", still([coded("sand", SRGB), _mask("letter", 2, 1, _NOT_KNOWN)])
+    for first, second in ((1, 2), (2, 1)):
+        yield f"alternatives-{first}-{second}.avif", alternatives(first, second)
     for name, (configured, *headers) in STREAMS.items():
         yield f"stream-{name}.avif", stream(configured, *headers)
     for name, (old, new) in FILMS.items():
@@ -67,8 +83,30 @@ def icon(name: str = "icon") -> bytes:
 # -- items ---------------------------------------------------------------------------------------
 
 
-def _mask(name: str, number: int, of: int) -> Item:
-    return coded(name, _ALPHA, number=number, references=((b"auxl", of),), hidden=True)
+_NOT_KNOWN = box(b"abcd", b"x")
+
+
+def _mask(name: str, number: int, of: int, *more: bytes) -> Item:
+    links, essential = ((b"auxl", of),), frozenset((b"av1C", b"abcd"))
+    return coded(
+        name, _ALPHA, *more, number=number, references=links, essential=essential, hidden=True
+    )
+
+
+def alternatives(*numbers: int) -> bytes:
+    """A primary picture, the first item, in a group with another one, in this order."""
+    group = full(b"altr", struct.pack(f">II{len(numbers)}I", 50, len(numbers), *numbers))
+    two = [coded("sand", SRGB), coded("hills", SRGB, number=2)]
+    return still(two, groups=box(b"grpl", group))
+
+
+def told_by_tiles() -> bytes:
+    """Two tiles that tell colours, which the grid does not."""
+    body, links = struct.pack(">BBBBHH", 0, 0, 0, 1, 192, 96), ((b"dimg", 10), (b"dimg", 11))
+    grid = Item(1, body, (ispe(192, 96), pixi()), b"grid", links)
+    linear = nclx(1, 8, 6)
+    tiles = [coded(name, linear, number=10 + n) for n, name in enumerate(("hills", "sand"))]
+    return one_link([grid, *tiles])
 
 
 def with_count(data: bytes, count: int) -> bytes:
