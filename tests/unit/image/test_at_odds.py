@@ -75,6 +75,23 @@ def test_colours_that_tiles_tell_are_scored_where_the_grid_tells_none() -> None:
     assert not doubts
 
 
+def test_colours_of_a_film_that_are_told_otherwise_are_doubted() -> None:
+    """Firefox goes by the still picture beside it, Chromium by the stream."""
+    assert opened(avif_at_odds.plain_film())[1] == []
+    assert opened(avif_at_odds.film_told(0, 1, 8, 6))[1] == [
+        "a film that has other colours than the picture beside it"
+    ]
+    assert len(opened(avif_at_odds.film_told(1, 1, 13, 0))[1]) == 2
+
+
+def test_colours_that_are_called_grey_are_doubted() -> None:
+    """Firefox believes the configuration box."""
+    for data in (still([coded("sand", SRGB)]), avif_at_odds.plain_film()):
+        assert opened(data)[1] == []
+        (doubt,) = opened(avif_at_odds.called_grey(data))[1]
+        assert "there are none" in doubt
+
+
 def test_two_transparencies_of_one_picture_are_doubted() -> None:
     """Which of them hides what is for each reader to choose."""
     data = dict(avif_at_odds.files())["alpha-twice-listed-otherwise.avif"]

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from PIL import AvifImagePlugin, Image
 
-from producer.errors import CorruptImage, UnsupportedImage
-from worker.image.containers.boxes import Box, walk
+from producer.errors import CorruptImage, ModerationError, UnsupportedImage
+from worker.image.containers.boxes import Box, Meta, walk
 from worker.image.containers.contents import Cel, Contents, Parts, require, shown_s
 from worker.image.containers.formats import DecodeLimits
 from worker.image.containers.profiles import named_profile
@@ -51,6 +51,9 @@ class _Track:
     colours: list[bytes] = field(default_factory=list)
     references: set[bytes] = field(default_factory=set)
     names: list[bytes] = field(default_factory=list)
+    configuration: bytes = b""
+    first_at: int = 0
+    first_bytes: int = 0
 
     @property
     def is_transparency(self) -> bool:
@@ -59,10 +62,12 @@ class _Track:
         return is_linked and self.names == [ALPHA_NAME.rstrip(b"\0")]
 
 
-def read(data: bytes, moov: Box, parts: Parts, limits: DecodeLimits, doubts: list[str]) -> Contents:
-    """Read an animated AVIF; see `containers.read`."""
+def read(
+    data: bytes, found: dict[bytes, Box], parts: Parts, limits: DecodeLimits, doubts: list[str]
+) -> Contents:
+    """Read an animated AVIF by its outermost boxes; see `containers.read`."""
     tracks: list[_Track] = []
-    for box in walk(data, moov.start, moov.end, parts):
+    for box in walk(data, found[b"moov"].start, found[b"moov"].end, parts):
         if box.kind == b"trak":
             tracks.append(_Track())
             _read_track(data, box, tracks[-1], parts, limits, doubts)
@@ -91,6 +96,9 @@ def read(data: bytes, moov: Box, parts: Parts, limits: DecodeLimits, doubts: lis
             )
         )
     require(len(frames) == track.count, "its pictures have no durations")
+    _check_stream(data, track, doubts)
+    if b"meta" in found:
+        _check_still(data, found[b"meta"], parts, track, doubts)
     if min(track.size) < _SMALL_PX:
         doubts.append("a film so small that the size of its colour samples is seen")
     return Contents(
@@ -103,6 +111,33 @@ def read(data: bytes, moov: Box, parts: Parts, limits: DecodeLimits, doubts: lis
         other_alphas=("wider", "narrower"),
         doubts=doubts,
     )
+
+
+def _check_stream(data: bytes, track: _Track, doubts: list[str]) -> None:
+    """Chromium goes by the matrix of the stream; Firefox takes a picture for grey as configured."""
+    told = signalled(data[track.first_at : track.first_at + track.first_bytes])
+    for body in track.colours:
+        (matrix,) = struct.unpack_from(">H", body, 8) if body[:4] == b"nclx" else (None,)
+        if matrix is not None and (told is None or _usual(matrix) != _usual(told.matrix)):
+            doubts.append("a film whose colours are coded in another way than it says")
+    if are_at_odds(track.configuration, told):
+        doubts.append("colours where the file says that there are none")
+
+
+def _usual(matrix: int) -> int:
+    """BT.601 has two numbers, and is meant where none is told. Source: ITU-T H.273, table 4."""
+    return 6 if matrix in (2, 5) else matrix
+
+
+def _check_still(data: bytes, box: Box, parts: Parts, track: _Track, doubts: list[str]) -> None:
+    """Firefox takes the colours of films from the still picture beside them."""
+    try:
+        meta = Meta(data, box, parts, frozenset())
+        is_alike = sorted(meta.items[meta.primary].all(b"colr")) == sorted(track.colours)
+    except (ModerationError, struct.error, IndexError):
+        is_alike = False
+    if not is_alike:
+        doubts.append("a film that has other colours than the picture beside it")
 
 
 def _read_track(
@@ -123,7 +158,11 @@ def _read_track(
         elif part.kind == b"tref":
             track.references |= {each.kind for each in walk(data, part.start, part.end, parts)}
         elif part.kind == b"stsz":
-            (track.count,) = struct.unpack_from(">I", data, part.start + 8)
+            even, track.count = struct.unpack_from(">II", data, part.start + 4)
+            track.first_bytes = even or int.from_bytes(data[part.start + 12 : part.start + 16])
+        elif part.kind in (b"stco", b"co64"):
+            width = 4 if part.kind == b"stco" else 8
+            track.first_at = int.from_bytes(data[part.start + 8 : part.start + 8 + width])
         elif part.kind == b"stts":
             _read_durations(data, part, track, limits)
         elif part.kind == b"stsd":
@@ -158,6 +197,8 @@ def _read_entry(data: bytes, box: Box, track: _Track, parts: Parts, doubts: list
             track.names.append(data[part.start + 4 : part.end].rstrip(b"\0"))
         elif part.kind == b"colr":
             track.colours.append(data[part.start : part.end])
+        elif part.kind == b"av1C":
+            track.configuration = data[part.start : part.end]
 
 
 def _profiles(track: _Track, doubts: list[str]) -> tuple[tuple[str, bytes], ...]:
@@ -209,7 +250,14 @@ class Signalled(NamedTuple):
 
     primaries: int
     transfer: int
+    matrix: int
+    is_grey: bool
     is_full: bool
+
+
+def are_at_odds(configuration: bytes, told: Signalled | None) -> bool:
+    """Whether a configuration box and the stream disagree about there being colours."""
+    return bool(configuration[2:3] and configuration[2] & 0x10) != bool(told and told.is_grey)
 
 
 def signalled(stream: bytes) -> Signalled | None:
@@ -245,22 +293,53 @@ def _leb128(stream: bytes, at: int) -> tuple[int, int]:
 
 
 def _sequence_header(bits: _Bits) -> Signalled | None:
-    """Only the short form, which still pictures have."""
+    """None where it tells times, which a picture does not need and few films have."""
     profile, _, is_short = bits.take(3), bits.take(1), bits.take(1)
-    if not is_short:
+    if is_short:
+        bits.take(5)
+    elif bits.take(1) or not _skip_points(bits):
         return None
-    bits.take(5)
     width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
-    # Size; then superblocks, intra filters, superres, cdef, restoration.
     bits.take(width_bits + height_bits)
-    bits.take(6)
+    if not is_short and bits.take(1):
+        # Numbers of frames.
+        bits.take(7)
+    # Superblocks and intra filters; then superres, cdef, restoration.
+    bits.take(3)
+    if not is_short:
+        _skip_tools(bits)
+    bits.take(3)
     has_high_depth = bits.take(1)
     if profile == 2 and has_high_depth:
         bits.take(1)
-    is_grey = profile != 1 and bits.take(1)
+    is_grey = bool(profile != 1 and bits.take(1))
     named = (bits.take(8), bits.take(8), bits.take(8)) if bits.take(1) else (2, 2, 2)
     is_full = bool((not is_grey and named == _AS_THEY_ARE) or bits.take(1))
-    return Signalled(*named[:2], is_full)
+    return Signalled(*named, is_grey, is_full)
+
+
+def _skip_points(bits: _Bits) -> bool:
+    """Pass over the operating points; False where they are delayed."""
+    if bits.take(1):
+        return False
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+    return True
+
+
+def _skip_tools(bits: _Bits) -> None:
+    """Pass over the ways of coding that only films know. Source: AV1 5.5.1."""
+    bits.take(4)
+    has_order = bits.take(1)
+    if has_order:
+        bits.take(2)
+    is_screen_content = bits.take(1) or bits.take(1)
+    if is_screen_content and not bits.take(1):
+        bits.take(1)
+    if has_order:
+        bits.take(3)
 
 
 class _Bits:

@@ -69,7 +69,7 @@ def _read(data: bytes, limits: DecodeLimits, name: str, codec: bytes) -> Content
             found.setdefault(each.kind, each)
         is_sequence = name == "AVIF" and data[8:12] == b"avis"
         if is_sequence and b"moov" in found:
-            return avif_sequence.read(data, found[b"moov"], parts, limits, doubts)
+            return avif_sequence.read(data, found, parts, limits, doubts)
         if b"moov" in found:
             doubts.append("a picture and a film in one")
         require(b"meta" in found, f"the {name} file has no picture")
@@ -236,10 +236,9 @@ class _Still:
         # Chromium asks the first tile where the grid does not tell.
         bodies = item.all(b"colr") or self._first_coded(item).all(b"colr")
         for body in bodies:
-            kind = body[:4]
-            if kind in (b"prof", b"rICC"):
+            if body[:4] in (b"prof", b"rICC"):
                 found.insert(0, ("icc", body[4:]))
-            elif kind == b"nclx":
+            elif body[:4] == b"nclx":
                 named = struct.unpack_from(">HH", body, 4)
         if len(bodies) - len(found) > 1 or len(found) > 1:
             self._doubts.append("two colour spaces of one kind")
@@ -311,11 +310,14 @@ class _Still:
     def _add(self, writer: _Writer, item: Item) -> int:
         self._size(item)
         number = writer.add(item)
+        configuration = b"".join(self._first_coded(item).all(b"av1C"))
+        if self._name == "AVIF" and avif_sequence.are_at_odds(configuration, self._signalled(item)):
+            self._doubts.append("colours where the file says that there are none")
         if item.kind == b"grid":
-            tiles = self._tiles(item)
+            tiles = [self._meta.items[tile] for tile in self._tiles(item)]
             for tile in tiles:
-                self._size(self._meta.items[tile])
-            writer.refer(b"dimg", number, [writer.add(self._meta.items[tile]) for tile in tiles])
+                self._size(tile)
+            writer.refer(b"dimg", number, [writer.add(tile) for tile in tiles])
         return number
 
     def _tiles(self, item: Item) -> list[int]:

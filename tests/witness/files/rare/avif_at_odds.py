@@ -51,6 +51,11 @@ def files() -> Iterator[tuple[str, bytes]]:
         yield f"stream-{name}.avif", stream(configured, *headers)
     for name, (old, new) in FILMS.items():
         yield f"film-{name}.avif", film(old, new)
+    yield "called-grey.avif", called_grey(still([coded("sand")]))
+    yield "film-called-grey.avif", called_grey(plain_film())
+    for where in (0, 1):
+        for told in ((1, 8, 6), (9, 13, 6), (1, 13, 0), (1, 13, 8)):
+            yield f"film-told-{where}-{told[1]}-{told[2]}.avif", film_told(where, *told)
 
 
 # -- icons ---------------------------------------------------------------------------------------
@@ -199,3 +204,23 @@ def film(old: bytes, new: bytes) -> bytes:
     at = data.index(b"moov")
     head, _, tail = data[at:].rpartition(old) if old else (data[at:], b"", b"")
     return data[:at] + head + new + tail
+
+
+def plain_film() -> bytes:
+    """Large enough that no program enlarges its colours in a way of its own."""
+    return moving([hills(192), sand(192)], [20, 600])
+
+
+def film_told(where: int, *numbers: int) -> bytes:
+    """Other primaries, transfer and matrix for the still picture (0) or for the track (1)."""
+    data = plain_film()
+    at = data.index(b"colr")
+    for _ in range(where):
+        at = data.index(b"colr", at + 1)
+    return data[: at + 8] + struct.pack(">HHH", *numbers) + data[at + 14 :]
+
+
+def called_grey(data: bytes) -> bytes:
+    """The last configuration box says that there are no colours."""
+    at = data.rindex(b"av1C") + 6
+    return data[:at] + bytes([data[at] | 0x10]) + data[at + 1 :]
