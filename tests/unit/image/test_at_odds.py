@@ -84,6 +84,15 @@ def test_colours_of_a_film_that_are_told_otherwise_are_doubted() -> None:
     assert len(opened(avif_at_odds.film_told(1, 1, 13, 0))[1]) == 2
 
 
+def test_every_picture_of_a_film_is_asked_how_it_is_coded() -> None:
+    """Chromium follows each."""
+    plain, other = bytes([1, 13, 6]), bytes([1, 13, 8])
+    assert opened(avif_at_odds.film_of_stills(plain, plain))[1] == []
+    for told in ((plain, other), (other, plain), (other, other)):
+        (doubt,) = opened(avif_at_odds.film_of_stills(*told))[1]
+        assert "another way" in doubt
+
+
 def test_colours_that_are_called_grey_are_doubted() -> None:
     """Firefox believes the configuration box."""
     for data in (still([coded("sand", SRGB)]), avif_at_odds.plain_film()):

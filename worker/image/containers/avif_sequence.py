@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,14 +54,24 @@ class _Track:
     references: set[bytes] = field(default_factory=set)
     names: list[bytes] = field(default_factory=list)
     configuration: bytes = b""
-    first_at: int = 0
-    first_bytes: int = 0
+    sizes: tuple[int, ...] = ()
+    chunks: tuple[int, ...] = ()
+    runs: dict[int, int] = field(default_factory=dict)
 
     @property
     def is_transparency(self) -> bool:
         """Whether every program takes it for that of another track, and for nothing else."""
         is_linked = self.handler == b"auxv" and self.references == {b"auxl"}
         return is_linked and self.names == [ALPHA_NAME.rstrip(b"\0")]
+
+    def places(self) -> Iterator[slice]:
+        """Where its samples lie: so many in a chunk, from the chunk that names the number."""
+        sizes, per_chunk = iter(self.sizes), 0
+        for number, at in enumerate(self.chunks, 1):
+            per_chunk = self.runs.get(number, per_chunk)
+            for size in itertools.islice(sizes, per_chunk):
+                yield slice(at, at + size)
+                at += size
 
 
 def read(
@@ -115,7 +127,9 @@ def read(
 
 def _check_stream(data: bytes, track: _Track, doubts: list[str]) -> None:
     """Chromium goes by the matrix of the stream; Firefox takes a picture for grey as configured."""
-    told = signalled(data[track.first_at : track.first_at + track.first_bytes])
+    view = memoryview(data)
+    streams = [view[place] for place in track.places()]
+    told = signalled(*streams) if len(streams) == track.count else None
     for body in track.colours:
         (matrix,) = struct.unpack_from(">H", body, 8) if body[:4] == b"nclx" else (None,)
         if matrix is not None and (told is None or _usual(matrix) != _usual(told.matrix)):
@@ -159,14 +173,24 @@ def _read_track(
             track.references |= {each.kind for each in walk(data, part.start, part.end, parts)}
         elif part.kind == b"stsz":
             even, track.count = struct.unpack_from(">II", data, part.start + 4)
-            track.first_bytes = even or int.from_bytes(data[part.start + 12 : part.start + 16])
+            count = min(track.count, limits.max_frames)
+            track.sizes = (even,) * count if even else _numbers(data, part.start + 12, count, "I")
         elif part.kind in (b"stco", b"co64"):
-            width = 4 if part.kind == b"stco" else 8
-            track.first_at = int.from_bytes(data[part.start + 8 : part.start + 8 + width])
+            (count,) = struct.unpack_from(">I", data, part.start + 4)
+            form = "I" if part.kind == b"stco" else "Q"
+            track.chunks = _numbers(data, part.start + 8, min(count, limits.max_frames), form)
+        elif part.kind == b"stsc":
+            (count,) = struct.unpack_from(">I", data, part.start + 4)
+            runs = _numbers(data, part.start + 8, 3 * min(count, limits.max_frames), "I")
+            track.runs = dict(zip(runs[::3], runs[1::3], strict=True))
         elif part.kind == b"stts":
             _read_durations(data, part, track, limits)
         elif part.kind == b"stsd":
             _read_entry(data, part, track, parts, doubts)
+
+
+def _numbers(data: bytes, at: int, count: int, form: str) -> tuple[int, ...]:
+    return struct.unpack_from(f">{count}{form}", data, at)
 
 
 def _read_header(data: bytes, box: Box, doubts: list[str]) -> None:
@@ -241,6 +265,8 @@ class _Reader:
 _SEQUENCE_HEADER = 1
 #: Units of a stream that are looked at; a picture has three, and one more a tile.
 _MAX_UNITS = 1_000
+#: No header is as long: of 32 operating points, each has at most 18 bits.
+_MAX_HEADER_BYTES = 128
 #: Primaries, transfer and matrix of colours that are coded as they are. Source: AV1 5.5.2.
 _AS_THEY_ARE = (1, 13, 0)
 
@@ -260,26 +286,29 @@ def are_at_odds(configuration: bytes, told: Signalled | None) -> bool:
     return bool(configuration[2:3] and configuration[2] & 0x10) != bool(told and told.is_grey)
 
 
-def signalled(stream: bytes) -> Signalled | None:
-    """What its sequence headers say; None where they differ or there is none to read."""
+def signalled(*streams: bytes | memoryview) -> Signalled | None:
+    """What their sequence headers say; None where they differ or there is none to read."""
     found: set[bytes] = set()
-    at = 0
-    for _ in range(_MAX_UNITS):
-        if at >= len(stream):
-            break
-        kind, has_extension, has_size = stream[at] >> 3 & 15, stream[at] & 4, stream[at] & 2
-        at += 2 if has_extension else 1
-        if not has_size:
-            length = len(stream) - at
+    for stream in streams:
+        at = 0
+        for _ in range(_MAX_UNITS):
+            if at >= len(stream):
+                break
+            kind, has_extension, has_size = stream[at] >> 3 & 15, stream[at] & 4, stream[at] & 2
+            at += 2 if has_extension else 1
+            if not has_size:
+                length = len(stream) - at
+            else:
+                length, at = _leb128(stream, at)
+            if kind == _SEQUENCE_HEADER:
+                found.add(bytes(stream[at : at + min(length, _MAX_HEADER_BYTES)]))
+            at += length
         else:
-            length, at = _leb128(stream, at)
-        if kind == _SEQUENCE_HEADER:
-            found.add(stream[at : at + length])
-        at += length
+            return None
     return _sequence_header(_Bits(found.pop())) if len(found) == 1 else None
 
 
-def _leb128(stream: bytes, at: int) -> tuple[int, int]:
+def _leb128(stream: bytes | memoryview, at: int) -> tuple[int, int]:
     value = 0
     for number in range(8):
         if at >= len(stream):
@@ -346,8 +375,8 @@ class _Bits:
     """Bits from the highest to the lowest; nothing but zeros after the end."""
 
     def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data[:64].ljust(64, b"\0"), "big")
-        self._left = 512
+        self._value = int.from_bytes(data.ljust(_MAX_HEADER_BYTES, b"\0"), "big")
+        self._left = 8 * _MAX_HEADER_BYTES
 
     def take(self, count: int) -> int:
         self._left -= count

@@ -53,6 +53,8 @@ def files() -> Iterator[tuple[str, bytes]]:
         yield f"film-{name}.avif", film(old, new)
     yield "called-grey.avif", called_grey(still([coded("sand")]))
     yield "film-called-grey.avif", called_grey(plain_film())
+    yield "film-of-stills.avif", film_of_stills(_PLAIN, _PLAIN)
+    yield "film-of-stills-second-other.avif", film_of_stills(_PLAIN, bytes([1, 13, 8]))
     for where in (0, 1):
         for told in ((1, 8, 6), (9, 13, 6), (1, 13, 0), (1, 13, 8)):
             yield f"film-told-{where}-{told[1]}-{told[2]}.avif", film_told(where, *told)
@@ -218,6 +220,18 @@ def film_told(where: int, *numbers: int) -> bytes:
     for _ in range(where):
         at = data.index(b"colr", at + 1)
     return data[: at + 8] + struct.pack(">HHH", *numbers) + data[at + 14 :]
+
+
+def film_of_stills(*told: bytes) -> bytes:
+    """Each picture is decoded by itself and tells primaries, transfer and matrix of its own."""
+    data, samples = bytearray(plain_film()), []
+    for name, numbers in zip(("hills", "sand"), told, strict=True):
+        picture = coded(name, side_px=192).data
+        start, end = _header(picture)
+        samples.append(picture[:start] + _told(picture[start:end], numbers) + picture[end:])
+    struct.pack_into(">2I", data, data.index(b"stsz") + 16, *map(len, samples))
+    struct.pack_into(">I", data, data.index(b"stco") + 12, len(data) + 8)
+    return bytes(data) + box(b"mdat", *samples)
 
 
 def called_grey(data: bytes) -> bytes:
