@@ -118,7 +118,7 @@ def test_webp_of_4096_px_is_read(decoder: Decoder, kind: str) -> None:
     picture = decoder.decode(data)
     assert (picture.width_px, picture.height_px) == (4096, 4096)
     if kind == "with transparency":
-        assert [view.background for view in picture.views] == ["white", "black"]
+        assert [view.background for view in picture.views] == ["white", "black", "grey"]
     else:
         assert np.abs(picture.views[0].pixels - expected).mean() < 8
 

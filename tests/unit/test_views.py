@@ -57,7 +57,7 @@ def test_a_picture_that_only_white_shows_is_seen() -> None:
 
 
 def test_two_pictures_in_one_are_both_seen() -> None:
-    """Grey levels and alpha can be mixed so that white and black show different pictures."""
+    """Grey levels and alpha can be mixed so that each page shows a picture of its own."""
     on_white = np.asarray(blotches(80, 80, 1).convert("L")) / 2 + 127.5
     on_black = np.asarray(blotches(80, 80, 2).convert("L")) / 2
     alpha = 255 - (on_white - on_black)
@@ -66,10 +66,10 @@ def test_two_pictures_in_one_are_both_seen() -> None:
         "LA", [Image.fromarray(layer.clip(0, 255).astype(np.uint8)) for layer in (grey, alpha)]
     )
     views, _ = looked(encode(image, "PNG"))
-    assert names(views) == [("white", "whole"), ("black", "whole")]
+    assert names(views) == [("white", "whole"), ("black", "whole"), ("grey", "whole")]
     expected = [
         fit(Image.fromarray(layer.astype(np.uint8)).convert("RGB"), STRETCH)
-        for layer in (on_white, on_black)
+        for layer in (on_white, on_black, (on_white + on_black) / 2)
     ]
     for view, pixels in zip(views, expected, strict=True):
         assert np.abs(view.pixels.astype(int) - pixels).max() <= 3
@@ -113,6 +113,46 @@ def test_one_background_can_be_chosen() -> None:
     image = blotches(80, 80).convert("RGBA")
     image.putalpha(100)
     assert names(looked(encode(image, "PNG"), backgrounds="black")[0]) == [("black", "whole")]
+
+
+def veiled(hidden: np.ndarray, mask: np.ndarray) -> Image.Image:
+    """A picture that shows its mask over white and black, and what it hides over grey.
+
+    Args:
+        hidden: (h, w) 0..1.
+        mask: (h, w) 0..1.
+    """
+    over_white = 0.5 + 0.5 * np.clip(0.5 + 0.15 * hidden + 0.35 * mask, 0, 1)
+    over_black = 0.5 * np.clip(0.5 + 0.15 * hidden - 0.35 * mask, 0, 1)
+    alpha = 1 - (over_white - over_black)
+    grey = np.where(alpha > 0.01, over_black / np.maximum(alpha, 0.01), 0)
+    planes = np.stack([grey, grey, grey, alpha], axis=-1)
+    return Image.fromarray((np.clip(planes, 0, 1) * 255).astype(np.uint8), "RGBA")
+
+
+def test_what_cancels_out_over_white_and_black_is_seen_over_grey() -> None:
+    """Half transparent pixels show a third picture on a page of another colour."""
+    rows, columns = np.mgrid[0:224, 0:224]
+    hidden = np.sign(np.sin(rows / 20))
+    views, _ = looked(encode(veiled(hidden, np.sign(np.sin(columns / 20))), "PNG"))
+    assert [view.background for view in views] == ["white", "black", "grey"]
+
+    def alike(view: View) -> float:
+        return float(abs(np.corrcoef(view.pixels[..., 0].ravel(), hidden.ravel())[0, 1]))
+
+    white, black, grey = map(alike, views)
+    assert max(white, black) < 0.5 < 0.8 < grey, (white, black, grey)
+
+
+def test_soft_edges_and_pictures_over_a_chosen_page_need_no_grey() -> None:
+    """An outline is no picture; who chose a page has no grey one."""
+    image = blotches(80, 80).convert("RGBA")
+    alpha = Image.new("L", (320, 320))
+    ImageDraw.Draw(alpha).ellipse((20, 20, 300, 300), fill=255)
+    image.putalpha(alpha.resize((80, 80), Image.Resampling.BICUBIC))
+    assert names(looked(encode(image, "PNG"))[0]) == [("white", "whole"), ("black", "whole")]
+    image.putalpha(100)
+    assert names(looked(encode(image, "PNG"), backgrounds="white")[0]) == [("white", "whole")]
 
 
 # -- animation -----------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from PIL import Image
 from worker.image.frames import Frame
 from worker.image.preprocess import Uint8Array
 
-#: What shines through: "" nothing, "white", "black" or "dropped" (transparency ignored);
+#: What shines through: "" nothing, "white", "black", "grey" or "dropped" (transparency ignored);
 #: then, after a slash, the rendition where it is not the browsers' own, for example "white/stored".
 Background = str
 Crop = Literal["whole", "square", "round", "padded", "start", "end"]
 
 WHITE, BLACK, NEUTRAL = (255, 255, 255), (0, 0, 0), (128, 128, 128)
-COLOURS = {"white": WHITE, "black": BLACK, "": NEUTRAL}
+COLOURS = {"white": WHITE, "black": BLACK, "grey": NEUTRAL, "": NEUTRAL}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """From a file's frames to what the model scores: the ways in which people may get to see it.
 
-Every frame, every way of reading its colours, crop and orientation, transparency over white and
-over black, long pictures also in pieces; what looks alike at the model's own input size counts
-once. Runs in the decoding child process.
+Every frame, every way of reading its colours, crop and orientation, transparency over white, over
+black and, where much is half transparent, over grey, long pictures also in pieces; what looks alike
+at the model's own input size counts once. Runs in the decoding child process.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _HIDDEN_LEVELS = 24
 #: also as the squares at both ends.
 _CENTRE_RATIO, _PIECES_RATIO = 1.5, 2.0
 
+#: Alpha of what is neither there nor not, and of how many pixels it is more than soft edges: over
+#: grey they are the mean of what they are over white and black, where a pattern can cancel out.
+_HALF, _VEIL_SHARE = slice(32, 224), 0.1
+
 _BACKGROUNDS = {"both": ("white", "black"), "white": ("white",), "black": ("black",)}
 
 
@@ -44,7 +48,7 @@ class ViewOptions:
         max_frames: frames of an animation that are scored at most; if there is more to see, the
             picture is not approved without a second opinion.
         max_views: views of one upload that are scored at most; likewise.
-        backgrounds: what transparency is put over.
+        backgrounds: what transparency is put over; with both, also grey where much is veiled.
         hidden_colours: also look at what a program shows that drops transparency; where nothing
             else is visible, this is done in any case.
         served_crop: also score the centre square, or the circle in it, as shown by a web tier.
@@ -69,7 +73,7 @@ class ViewOptions:
 
 
 #: Changes when the same options look in another way: older verdicts then no longer hold.
-_WAY = 4
+_WAY = 5
 
 
 class Looked(NamedTuple):
@@ -157,8 +161,16 @@ def _backgrounds(
         ground = over(image, COLOURS[background])
         is_blank = is_blank and generated.is_single_colour(ground)
         yield background, ground
+    if options.backgrounds == "both" and _is_veil(image):
+        yield "grey", over(image, COLOURS["grey"])
     if ignores_alpha or ((options.hidden_colours or is_blank) and _hides_colours(image)):
         yield "dropped", image.convert("RGB")
+
+
+def _is_veil(image: Image.Image) -> bool:
+    """Whether so much is half transparent that a page of another colour shows another picture."""
+    alpha = np.asarray(image.getchannel("A").histogram())
+    return bool(alpha[_HALF].sum() > _VEIL_SHARE * alpha.sum())
 
 
 def _hides_colours(image: Image.Image) -> bool:
@@ -206,5 +218,5 @@ def _round(square: Image.Image, ground: str) -> Image.Image:
         return square
     mask = Image.new("L", square.size)
     ImageDraw.Draw(mask).ellipse((0, 0, square.width - 1, square.height - 1), fill=255)
-    page = BLACK if ground == "black" else WHITE
+    page = {"black": BLACK, "grey": NEUTRAL}.get(ground, WHITE)
     return Image.composite(square, Image.new("RGB", square.size, page), mask)
