@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import click
 
@@ -30,7 +31,7 @@ def status(upload_ids: tuple[str, ...], as_json: bool) -> None:
     kin = [relatives_of(store, avatar, MOST_RELATIVES) if avatar else None for avatar in avatars]
     if as_json:
         rows = [
-            {**dataclasses.asdict(avatar), **_addresses(avatar), **found.to_json()}
+            {**dataclasses.asdict(avatar), **_plain(avatar), **found.to_json()}
             if avatar and found
             else {"upload_id": upload_id, "state": "unknown"}
             for upload_id, avatar, found in zip(upload_ids, avatars, kin, strict=True)
@@ -45,9 +46,11 @@ def status(upload_ids: tuple[str, ...], as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _addresses(avatar: Avatar) -> dict[str, str]:
-    """Where the picture lies and who hears of it, without what may be secret."""
-    return {name: public_url(getattr(avatar, name)) for name in ("image", "callback_url")}
+def _plain(avatar: Avatar) -> dict[str, Any]:
+    """Addresses without what may be secret, and what is kept of what a person had seen."""
+    addresses = {name: public_url(getattr(avatar, name)) for name in ("image", "callback_url")}
+    seen = avatar.decided_on
+    return addresses | {"decided_on": seen and {"seq": seen.seq, "sha256": seen.sha256}}
 
 
 def _status_line(upload_id: str, avatar: Avatar | None) -> str:

@@ -37,9 +37,15 @@ DEFAULT = OLD["default_callback_url"]
 
 @pytest.fixture
 def old(store: Store, redis_server: redis.Redis) -> Store:
-    """A store that the first version filled, with the default callback address it ran with."""
+    """A store that the first version filled, with the default callback address it ran with.
+
+    Whoever is signed in has been so for an hour: a session ends after a day.
+    """
     for command, key, *arguments in OLD["commands"]:
         name = key.replace("{upgrade}:", store.prefix)
+        if ":session:" in name and command == "SET":
+            since = {"created_at": store.now() - 3600}
+            arguments = [json.dumps(json.loads(arguments[0]) | since)]
         redis_server.execute_command(command, name, *arguments)  # type: ignore[no-untyped-call]
     return Store(redis_server, store.prefix.strip("{}:"), default_callback_url=DEFAULT)
 

@@ -161,6 +161,10 @@ def test_compose_starts_what_exists_and_locks_it_down() -> None:
         "api",
     }
     assert services["rabbitmq"]["profiles"] == ["rabbitmq"]
+    # A password without a default: compose stops and says which one to set.
+    password = "${REDIS_PASSWORD:?set REDIS_PASSWORD in .env}"
+    command = services["redis"]["command"]
+    assert command[command.index("--requirepass") + 1] == password
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

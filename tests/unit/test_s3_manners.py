@@ -148,6 +148,9 @@ def test_a_ca_file_is_trusted_beside_the_public_ones(
         assert len(authorities.context().get_ca_certs()) == public
         text = Path(authorities.bundle()).read_text()
         assert text.count("BEGIN CERTIFICATE") > public
+        monkeypatch.delenv("AVATARMOD_CA_FILE")
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        assert authorities.own_files() == [str(own)]
     finally:
         for cached in (authorities.context, authorities.bundle):
             cached.cache_clear()

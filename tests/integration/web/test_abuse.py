@@ -340,7 +340,7 @@ def test_bodies_have_a_budget_together() -> None:
             await receive()
             answer: Response = PlainTextResponse("whole")
             holding.release()
-            await run_in_threadpool(go.wait, 10)
+            await run_in_threadpool(go.wait, 60)
         except Problem as problem:
             answer = problem.response()
         await answer(scope, receive, send)
@@ -363,6 +363,19 @@ def test_bodies_have_a_budget_together() -> None:
         go.set()
         assert {answer.result().status_code for answer in first} == {200}
         assert send(0).status_code == 200
+
+
+def test_a_body_that_stops_in_the_middle_has_a_deadline(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a form is refused with 408; others are served afterwards."""
+    monkeypatch.setattr(middleware, "LINGER_S", 0.3)
+    kind = b"content-type: application/x-www-form-urlencoded\r\n"
+    head = b"POST /console/sign-in HTTP/1.1\r\nhost: a\r\n" + kind
+    with listening(serve(api_body_timeout_s=1.0)) as address:
+        answer = talk(address, head + b"content-length: 500\r\n\r\n", b"name=a")
+        assert answer.startswith(b"HTTP/1.1 408"), answer[:100]
+        assert is_well(address)
 
 
 # -- places ------------------------------------------------------------------------------------
