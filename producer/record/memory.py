@@ -139,21 +139,22 @@ def said_of(
     if not key:
         return None
     waits = to in (AvatarState.HELD, AvatarState.REVIEWING)
+    pair = avatar.looks_like.sha256 if by and avatar.looks_like is not None else key
     is_explicit = leaves == Stage.REVIEW and decided_by.startswith("review:")
     if (settles and to in (AvatarState.APPROVED, AvatarState.BLOCKED)) or (
         is_explicit and to == AvatarState.BLOCKED
     ):
         entry = {"state": to, "by": decided_by, "upload_id": avatar.upload_id, "note": ""}
         said: dict[str, Any] = {"key": key, "entry": entry, "wants": avatar.upload_id}
-    elif not waits and not fields.get("looks_like"):
+    elif not waits and not fields.get("looks_like") and pair == key:
         return None
     else:
         # People may decide about what waits, and its picture may be gone by then.
         said = {"key": key, "wants": avatar.upload_id if waits else None}
         if settles:
             said |= {"forgets": True, "by": f"operator:{by}"}
-    if by and avatar.looks_like is not None and avatar.looks_like.sha256 != key:
-        said |= {"pair": avatar.looks_like.sha256, "is_cleared": to == AvatarState.APPROVED}
+    if pair != key:
+        said |= {"pair": pair, "is_cleared": to == AvatarState.APPROVED}
     if found := fields.get("looks_like"):
         like = LooksLike.from_json(found).sha256
         said |= {"met": like, "met_by": avatar.upload_id, "is_held": waits}

@@ -352,3 +352,20 @@ def test_records_live_as_the_model_says(redis_server: redis.Redis) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_who_follows_a_decision_is_cleared_of_its_own_look_alike(
+    redis_server: redis.Redis,
+) -> None:
+    """The picture was decided under another id; an undo takes that back as well."""
+    life = type("Life", (Life,), {"client": redis_server})()
+    life.some_uploads()
+    life.claim(stage=Stage.MODERATE, limit=1, dies=False, token="one")
+    life.commit(which=0, outcome=3, like="cd" * 32)
+    life.decide(upload_id="b", verdict="approved", by="ann", copies=False, stale=0)
+    assert life.cleared["cd" * 32] == {"ab" * 32}
+    life.people_are_remembered()
+    life.undo(upload_id="b", by="bob")
+    assert life.cleared["cd" * 32] == set()
+    life.people_are_remembered()
+    life.teardown()
