@@ -76,7 +76,7 @@ class LineDrain:
         handle: does one item under a token; must end its lease in every case, and not raise.
         follows: `handle` takes a fourth argument, how to take the next item of the line with the
             end of this one (None: not at all), and returns its lease. So a place goes on without
-            waiting for the loop, as long as no line is without one for want of places.
+            waiting for the loop, as long as `lines` names the line and no other waits for a place.
         threads: items in hand at once in this process.
         lease_s: how long an item may be held without a sign of life.
         aside: places beside these for what is slow, so that it takes none of the threads; 0 where
@@ -102,8 +102,10 @@ class LineDrain:
         self._lines = lines
         self._handle = handle
         self._follows = follows
-        #: Lines with something due and nothing in hand, for which there was no place.
-        self._waiting: set[str] = set()
+        #: As of the last look: the room of each line, and whether one has nothing in hand for want
+        #: of a place.
+        self._rooms: dict[str, Room] = {}
+        self._is_crowded = False
         self._threads = threads
         self._aside = aside
         self._lease_s = lease_s
@@ -162,7 +164,7 @@ class LineDrain:
 
     def _claim(self, in_hand: dict[concurrent.futures.Future[None], _Hand]) -> None:
         """Fill the free places, the lines in turn so that none starves."""
-        rooms = self._lines()
+        rooms = self._rooms = self._lines()
         hungry = list(rooms)
         random.shuffle(hungry)
         while hungry:
@@ -180,23 +182,29 @@ class LineDrain:
             for (line, limit, _), leases in zip(claims, found, strict=True):
                 for lease in leases:
                     hand = _Hand(line, lease.item, line in aside, time.monotonic())
-                    follow = Follow(self._lease_s, rooms[line].most) if self._follows else None
-                    future = self._pool.submit(self._work, hand, lease, follow)
+                    future = self._pool.submit(self._work, hand, lease)
                     in_hand[future] = hand
                     future.add_done_callback(self._news.put)
                 if len(leases) == limit:
                     hungry.append(line)
         ordinary = {line for line, room in rooms.items() if not room.aside}
-        is_full = self._free(in_hand, aside=False) <= 0
-        self._waiting = ordinary.difference(h.line for h in in_hand.values()) if is_full else set()
+        waiting = ordinary.difference(hand.line for hand in in_hand.values())
+        self._is_crowded = bool(waiting) and self._free(in_hand, aside=False) <= 0
 
-    def _work(self, hand: _Hand, lease: Lease | None, follow: Follow | None) -> None:
+    def _work(self, hand: _Hand, lease: Lease | None) -> None:
         """One item, and those of its line that follow it."""
         while lease is not None:
             hand.item, hand.since_s = lease.item, time.monotonic()
-            how = (None if self._waiting else follow,) if self._follows else ()
-            lease = self._handle(hand.line, lease, self._token, *how)
+            follow = (self._follow(hand.line),) if self._follows else ()
+            lease = self._handle(hand.line, lease, self._token, *follow)
             hand.handled += 1
+
+    def _follow(self, line: str) -> Follow | None:
+        """How the next of a line is taken, while it had something due and room at the last look."""
+        room = self._rooms.get(line)
+        if room is None or room.aside or self._is_crowded:
+            return None
+        return Follow(self._lease_s, room.most)
 
     def _free(self, in_hand: dict[concurrent.futures.Future[None], _Hand], *, aside: bool) -> int:
         """Places for what is slow, or for the rest, which leaves its place when it proves slow."""

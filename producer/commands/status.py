@@ -49,8 +49,8 @@ def status(upload_ids: tuple[str, ...], as_json: bool) -> None:
 def _plain(avatar: Avatar) -> dict[str, Any]:
     """Addresses without what may be secret, and what is kept of what a person had seen."""
     addresses = {name: public_url(getattr(avatar, name)) for name in ("image", "callback_url")}
-    seen = avatar.decided_on
-    return addresses | {"decided_on": seen and {"seq": seen.seq, "sha256": seen.sha256}}
+    seen = avatar.decided_on.to_json() if avatar.decided_on else ""
+    return addresses | {"decided_on": json.loads(seen) if seen else None}
 
 
 def _status_line(upload_id: str, avatar: Avatar | None) -> str:

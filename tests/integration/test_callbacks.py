@@ -536,6 +536,23 @@ class TestDrain:
         assert len(taken) <= 10
         assert desk.store.waiting(line) == {"waiting": 0, "leased": 0}
 
+    def test_a_place_leaves_an_endpoint_that_was_disabled(self, desk: Desk, server: Server) -> None:
+        """Within a look of the loop, although everything that is sent there is taken."""
+        desk.once(desk.outbox(f"{server.url}/ok"))
+        for number in range(200):
+            line = desk.outbox(f"{server.url}/ok", f"u{number}")
+        name = desk.store.key("endpoint", line.partition(":")[2])
+
+        def handle(line: str, lease: Lease, token: str, follow: Follow | None) -> Lease | None:
+            desk.store.redis.hset(name, "disabled", "410 Gone")
+            time.sleep(0.05)
+            return desk.step.handle(line, lease, token, follow)
+
+        drain = desk.drain(handle, threads=1, follows=True)
+        assert 0 < drain.drain(desk.stop) < 200
+        drain.close()
+        assert desk.store.waiting(line)["waiting"] > 0
+
     def test_a_line_without_a_place_has_its_turn(self, desk: Desk, server: Server) -> None:
         """Where there is one place, a busy line does not keep it until it is empty."""
         for number in range(40):

@@ -1,6 +1,7 @@
 -- What is remembered of a picture's content; included where that changes. One entry a content.
 -- m: {key: content, entry: {state, by, upload_id, note} or absent,
---     forgets: there shall be none, but for what `holds` {state, decided_by}, by: who wants that, refresh: the entry stays but for its prints,
+--     forgets: there shall be none, but for what `holds` {state, decided_by}, by: who wants that,
+--     refresh: the entry stays but for its prints,
 --     id: only if the entry is still this one, seen: prints that were found for it (JSON),
 --     seen_ttl_s, wants: upload whose picture is yet to be printed, pair: content it looked like,
 --     is_cleared: a person said that it is not the same, met: what it looks like, met_by: upload,
